@@ -26,3 +26,85 @@ pub struct ImageConfig {
     /// Resampling filter as Pillow's number (`resample`): 1 Lanczos, 2 bilinear, 3 bicubic (where absent).
     pub resample: u8,
 }
+
+/// The vision tower (`vision_config`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionConfig {
+    /// Number of blocks (`depth`).
+    pub depth: usize,
+    /// Width of the residual stream (`hidden_size`).
+    pub hidden_size: usize,
+    /// Width of the feed-forward part (`intermediate_size`).
+    pub intermediate_size: usize,
+    /// Attention heads (`num_heads`).
+    pub num_heads: usize,
+    /// Colour channels (`in_channels`), always 3.
+    pub in_channels: usize,
+    /// Side of a patch in pixels (`patch_size`).
+    pub patch_size: usize,
+    /// Frames that one patch spans (`temporal_patch_size`).
+    pub temporal_patch_size: usize,
+    /// Patches merged per side into one token (`spatial_merge_size`).
+    pub spatial_merge_size: usize,
+    /// Rows of the learned position table, a square number (`num_position_embeddings`).
+    pub num_position_embeddings: usize,
+    /// Blocks after which features are tapped for the decoder (`deepstack_visual_indexes`).
+    pub deepstack_visual_indexes: Vec<usize>,
+    /// Width of a merged token, the decoder's width (`out_hidden_size`).
+    pub out_hidden_size: usize,
+}
+
+/// The decoder (`text_config`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextConfig {
+    /// Rows of the embedding table (`vocab_size`), often padded beyond the tokenizer's.
+    pub vocab_size: usize,
+    /// Width of the residual stream (`hidden_size`).
+    pub hidden_size: usize,
+    /// Width of the feed-forward part (`intermediate_size`).
+    pub intermediate_size: usize,
+    /// Number of layers (`num_hidden_layers`).
+    pub num_hidden_layers: usize,
+    /// Query heads (`num_attention_heads`).
+    pub num_attention_heads: usize,
+    /// Key and value heads (`num_key_value_heads`).
+    pub num_key_value_heads: usize,
+    /// Width of one head (`head_dim`); heads times width need not equal `hidden_size`.
+    pub head_dim: usize,
+    /// Epsilon of every RMS norm (`rms_norm_eps`).
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies (`rope_theta`).
+    pub rope_theta: f64,
+    /// Rotary frequencies per axis time, height, width (`mrope_section`); they sum to half of `head_dim`.
+    pub mrope_section: [usize; 3],
+    /// Longest sequence (`max_position_embeddings`).
+    pub max_position_embeddings: usize,
+    /// Whether the output head is the embedding table (`tie_word_embeddings`, at the top or inside `text_config`).
+    pub tie_word_embeddings: bool,
+}
+
+/// Ids of the tokens that surround and stand for a picture (top level of `config.json`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VisionTokens {
+    /// The placeholder, one per merged token (`image_token_id`).
+    pub image: u32,
+    /// Its counterpart for video, never used (`video_token_id`).
+    pub video: u32,
+    /// Opens a picture (`vision_start_token_id`).
+    pub start: u32,
+    /// Closes a picture (`vision_end_token_id`).
+    pub end: u32,
+}
+
+/// A whole vision-language model (`config.json`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// `model_type`, for instance `qwen3_vl`.
+    pub architecture: String,
+    /// The vision tower.
+    pub vision: VisionConfig,
+    /// The decoder.
+    pub text: TextConfig,
+    /// The picture's tokens.
+    pub tokens: VisionTokens,
+}
