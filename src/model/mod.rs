@@ -1,1 +1,70 @@
-//! (to be written)
+//! The vision-language model: tensors in, tensors out.
+//!
+//! ```text
+//! patches -> VisionTower -> picture tokens + DeepStack features
+//!                              |
+//! token rows -> [ text | picture tokens | text ] -> Decoder -> hidden -> answer logits
+//! ```
+//!
+//! Legend for every shape in this folder: `B` sequences, `N` patches, `T` tokens of this
+//! pass, `S` tokens seen (cached ones first), `H` heads, `Hkv` key heads, `Dh` width of a
+//! head, `Dv` width of the vision tower, `D` width of the decoder.
+//!
+//! A family is a configuration of these parts. Embedding table and output head are not
+//! part of the module: only the rows of a prompt and of the answer tokens ever reach the
+//! device, as plain tensors.
+
+mod attention;
+mod cache;
+mod decoder;
+mod linear;
+mod merger;
+mod observer;
+mod positions;
+mod rope;
+mod vision;
+
+pub use attention::HIDDEN;
+pub use cache::KvCache;
+pub use decoder::{Decoder, DecoderInput};
+pub use linear::Linear;
+pub use observer::{Observer, Stage};
+pub use positions::{causal_mask, token_positions};
+pub use rope::Rotary;
+pub use vision::{VisionFeatures, VisionTower};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::config::ModelConfig;
+
+/// A vision-language model without its embedding table and head.
+///
+/// Parameter paths are the checkpoint's names without the leading `model.`.
+#[derive(Module, Debug)]
+pub struct VisionLanguageModel {
+    /// Pictures to features.
+    pub visual: VisionTower,
+    /// Embeddings to hidden states.
+    pub language_model: Decoder,
+}
+
+impl VisionLanguageModel {
+    /// A model of random parameters that come to life when first used.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        Self {
+            visual: VisionTower::new(&config.vision, device),
+            language_model: Decoder::new(&config.text, device),
+        }
+    }
+}
+
+/// Logits of a few answer tokens only.
+///
+/// # Shapes
+/// - `hidden`: `[Q, D]`, after the final norm
+/// - `rows`: `[A, D]`, the output head's rows of the answer tokens
+/// - output: `[Q, A]`
+pub fn answer_logits(hidden: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
+    hidden.matmul(rows.transpose())
+}

@@ -1,0 +1,38 @@
+//! Positions and masks of decoder tokens, as plain numbers.
+
+use super::attention::HIDDEN;
+
+/// Positions (time, height, width) of a sequence in which every run of `image_token` is one
+/// picture of `grid_hw` merged tokens (`Qwen3VLModel.get_rope_index`).
+///
+/// Text advances all three axes by one a token. A picture keeps time at its start, spreads
+/// height and width over its merged grid, and moves the text after it on by the longer side.
+/// The second value is the position of the token after the last.
+pub fn token_positions(ids: &[u32], image_token: u32, grid_hw: [usize; 2]) -> (Vec<[usize; 3]>, usize) {
+    let [h, w] = grid_hw;
+    let mut positions = Vec::with_capacity(ids.len());
+    let mut next = 0;
+    let mut index = 0;
+    while index < ids.len() {
+        if ids[index] == image_token && index + h * w <= ids.len() {
+            positions.extend((0..h * w).map(|cell| [next, next + cell / w, next + cell % w]));
+            next += h.max(w);
+            index += h * w;
+        } else {
+            positions.push([next; 3]);
+            next += 1;
+            index += 1;
+        }
+    }
+    (positions, next)
+}
+
+/// A causal mask for `tokens` new tokens after `past` cached ones, row by row.
+///
+/// # Shapes
+/// - output: `[tokens, past + tokens]`
+pub fn causal_mask(past: usize, tokens: usize) -> Vec<f32> {
+    (0..tokens)
+        .flat_map(|row| (0..past + tokens).map(move |column| if column <= past + row { 0.0 } else { HIDDEN }))
+        .collect()
+}
