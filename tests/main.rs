@@ -1,1 +1,4 @@
-fn main() {}
+//! One binary, a module a subject.
+#![allow(clippy::unwrap_used)]
+
+mod config;

@@ -3,6 +3,14 @@
 //! Every number names the key it comes from; nothing has a silent default that a
 //! checkpoint could contradict. Files are `config.json` (the model),
 //! `preprocessor_config.json` (the picture) and `imatch.json` (scoring options).
+//!
+//! - `ModelConfig::from_json` and `ImageConfig::from_json` read every form that
+//!   published checkpoints use and refuse what contradicts itself;
+//! - `to_json` writes one form that every version of transformers reads.
+
+mod image;
+mod json;
+mod model;
 
 /// How pictures become patches (`preprocessor_config.json`).
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
