@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden from transformers, Pillow, scipy and the gguf package.
 
-    pip install torch transformers==5.23.0 safetensors pillow scipy gguf
+    pip install torch torchvision transformers==5.23.0 safetensors pillow scipy gguf
     scripts/reference.py [SECTION ...]        # all sections without arguments
 
 The fixtures are committed; tests need neither Python nor network.
@@ -20,6 +20,430 @@ def section(function):
 
 
 # Each section below is independent: it imports what it needs and writes its own files.
+
+
+# qwen3_vl: two tiny random Qwen3-VL checkpoints and what transformers computes with them.
+
+# Every token of the tokenizer that is not text, in the order of the published checkpoints.
+SPECIAL_TOKENS = [
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+]
+PLAIN_ADDED_TOKENS = ["<think>", "</think>"]
+N_TEXT_TOKENS = 491
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# One turn of the published chat template: the picture, then the text with nothing in between.
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{%- for part in message.content %}"
+    "{{ '<|vision_start|><|image_pad|><|vision_end|>' if part.type == 'image' else part.text }}"
+    "{%- endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+# The texts after the picture, per picture. Those of `wide` share a beginning, which is cached; `square`
+# has a decomposed accent (normalisation), digits, several spaces and an empty line.
+TEXTS = {
+    "wide": [
+        "A red cube to the left of two blue balls, on a wooden table.\nDoes the picture show a red cube? Answer Yes or No.",
+        "A red cube to the left of two blue balls, on a wooden table.\nHow well does the picture match? One letter, a to o.",
+        "A red cube to the left of two blue balls, on a wooden table.\nIs the table round?",
+    ],
+    "square": ["Cafe\u0301 sign, 12 green stars;  it's NIGHT\n\nIs there a sign?", "Yes"],
+}
+
+# Two shapes of network. Tied: no width but a head's is a multiple of 32, three DeepStack levels, a padded
+# vocabulary. Untied: every row is a multiple of 32, two DeepStack levels, another split of the rotary axes.
+QWEN3_VL = {
+    "qwen3_vl_tied": {
+        "seed": 20250412,
+        "tied": True,
+        "text": dict(
+            vocab_size=512, hidden_size=40, intermediate_size=104, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=32,
+        ),
+        "rope": dict(rope_theta=5000000, mrope_section=[6, 5, 5]),
+        "vision": dict(
+            depth=6, hidden_size=36, intermediate_size=88, num_heads=3, out_hidden_size=40, num_position_embeddings=64,
+            deepstack_visual_indexes=[1, 2, 4],
+        ),
+    },
+    "qwen3_vl_untied": {
+        "seed": 20251130,
+        "tied": False,
+        "text": dict(
+            vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=6,
+            num_key_value_heads=2, head_dim=16,
+        ),
+        "rope": dict(rope_theta=1000000, mrope_section=[4, 2, 2]),
+        "vision": dict(
+            depth=4, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64, num_position_embeddings=49,
+            deepstack_visual_indexes=[0, 2],
+        ),
+    },
+}
+
+
+def qwen3_vl_corpus():
+    """Sentences to learn merges from: enough repetition for common words, both forms of the answers."""
+    things = ["cube", "ball", "table", "cat", "dog", "sign", "star", "tree", "car", "house"]
+    colours = ["red", "green", "blue", "yellow", "white", "black"]
+    others = (
+        "person bottle street painting photograph mountain flower yellow umbrella window garden chair shelf purple "
+        "animal kitchen bridge river sunset standing holding striped cloudy"
+    )
+    yield from (f" {word}" for word in others.split() * 2)
+    for number, thing in enumerate(things):
+        for colour in colours:
+            yield f"A {colour} {thing} to the left of the {things[number - 1]}, on a wooden table."
+            yield f"Does the picture show the {colour} {thing}? Answer Yes or No. One letter."
+            yield f"How well does this image match: two {colour} {thing}s above, below or behind a round window?"
+    yield from ["Yes", "No", "Yes\nNo\n", "user\n", "assistant\n", "system\n"] * 9
+
+
+def qwen3_vl_tokenizer():
+    """A byte-level BPE tokenizer of 500 tokens with the pattern and normaliser of Qwen2."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"), byte_level]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=N_TEXT_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(qwen3_vl_corpus(), trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in PLAIN_ADDED_TOKENS])
+    assert tokenizer.get_vocab_size() == N_TEXT_TOKENS + len(SPECIAL_TOKENS) + len(PLAIN_ADDED_TOKENS)
+    assert all(len(tokenizer.encode(token).ids) == 1 for token in [*"abcdefghijklmno", "Yes", "No"])
+    return tokenizer
+
+
+def qwen3_vl_config(shape, tokenizer):
+    """`config.json` in two of its forms: that of transformers 5 (tied) and that of 4.57 (untied)."""
+    text = dict(model_type="qwen3_vl_text", hidden_act="silu", max_position_embeddings=4096, rms_norm_eps=1e-6)
+    text |= dict(attention_bias=False, attention_dropout=0.0) | shape["text"]
+    vision = dict(in_channels=3, patch_size=16, spatial_merge_size=2, temporal_patch_size=2, hidden_act="gelu_pytorch_tanh")
+    vision |= shape["vision"]
+    config = dict(architectures=["Qwen3VLForConditionalGeneration"], model_type="qwen3_vl")
+    tokens = dict(image="image_pad", video="video_pad", vision_start="vision_start", vision_end="vision_end")
+    config |= {f"{name}_token_id": tokenizer.token_to_id(f"<|{token}|>") for name, token in tokens.items()}
+    rope = dict(mrope_interleaved=True, rope_type="default")
+    if shape["tied"]:
+        text["rope_parameters"] = rope | shape["rope"]
+        vision["model_type"] = "qwen3_vl_vision"
+        config |= dict(dtype="float16", tie_word_embeddings=True, transformers_version="5.23.0")
+    else:
+        text["rope_scaling"] = rope | dict(mrope_section=shape["rope"]["mrope_section"])
+        text |= dict(rope_theta=shape["rope"]["rope_theta"], tie_word_embeddings=False, dtype="float16")
+        vision["model_type"] = "qwen3_vl"
+        config["transformers_version"] = "4.57.0"
+    return config | dict(text_config=text, vision_config=vision)
+
+
+def qwen3_vl_preprocessor(tied):
+    """`preprocessor_config.json` in two of its forms; the limits make one picture grow and the other shrink."""
+    common = dict(patch_size=16, temporal_patch_size=2, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    if tied:
+        size = dict(size=dict(longest_edge=12800, shortest_edge=3136), image_processor_type="Qwen2VLImageProcessorFast")
+        return common | size | dict(do_rescale=True, rescale_factor=1 / 255, do_resize=True, resample=3, do_normalize=True)
+    return common | dict(min_pixels=3136, max_pixels=12800, image_processor_type="Qwen2VLImageProcessor")
+
+
+def qwen3_vl_random_state(model, seed):
+    """A value for every parameter, names in order, one generator; all are exact in 16 bits."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, parameter in sorted(model.named_parameters()):
+        value = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        if parameter.dim() > 1:
+            value *= 0.9 / parameter[0].numel() ** 0.5
+        else:
+            value = 0.1 * value + (1 if "norm" in name and name.endswith("weight") else 0)
+        state[name] = value.half().float()
+    return state
+
+
+def qwen3_vl_folder(folder, shape, tokenizer):
+    """Writes a complete checkpoint folder and returns its model as transformers reads it back."""
+    import json
+
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    config = qwen3_vl_config(shape, tokenizer)
+    parsed = Qwen3VLConfig(**json.loads(json.dumps(config)))
+    model = Qwen3VLForConditionalGeneration._from_config(parsed, dtype=torch.float32)
+    missing = model.load_state_dict(qwen3_vl_random_state(model, shape["seed"]), strict=False).missing_keys
+    assert missing == (["lm_head.weight"] if shape["tied"] else []), missing
+    model.half().save_pretrained(folder, max_shard_size="5GB" if shape["tied"] else "400KB")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", qwen3_vl_preprocessor(shape["tied"]))
+    serialised = json.loads(tokenizer.to_str())
+    if not shape["tied"]:
+        serialised["model"]["merges"] = [" ".join(pair) for pair in serialised["model"]["merges"]]
+    (folder / "tokenizer.json").write_text(json.dumps(serialised, ensure_ascii=False, separators=(",", ":")))
+    if shape["tied"]:
+        overall = dict(kind="levels", tokens=list("abcdefghijklmno"), scale=[1, 5], temperature=1.0)
+        element = dict(tokens=["Yes", "No"], threshold=0.5, temperature=1.0)
+        write_json(folder / "imatch.json", dict(overall=overall, element=element))
+    return Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def write_json(path, value):
+    """One value as indented JSON with a final newline; lists of numbers stay on one line."""
+    import json
+    import re
+
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[\s+([\d\s,.eE+-]+?)\s+\]", lambda match: "[" + " ".join(match[1].split()) + "]", text)
+    path.write_text(text + "\n")
+
+
+def qwen3_vl_pictures(folder):
+    """Two smooth pictures with some noise: `square` is enlarged to 64 x 64, `wide` shrunk to 128 x 96 pixels."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(20250412)
+    pictures = {}
+    for name, (width, height) in {"square": (37, 37), "wide": (160, 120)}.items():
+        y, x = np.mgrid[0:height, 0:width] / max(width, height)
+        phases = generator.uniform(0, 6.28, 3)
+        waves = np.stack([np.sin(9 * x + 4 * y * channel + phase) for channel, phase in enumerate(phases)], -1)
+        pixels = np.round(127.5 + 120 * waves).astype(np.uint8)
+        pixels[height // 3 : height // 2, width // 5 : width // 2] = generator.integers(0, 256, 3)
+        pixels[-12:, -12:] = generator.integers(0, 256, (12, 12, 3))
+        Image.fromarray(pixels).save(folder / f"{name}.png", optimize=True)
+        pictures[name] = Image.open(folder / f"{name}.png")
+    return pictures
+
+
+def qwen3_vl_processor(folder):
+    """transformers' processor on Pillow's resize, reading the folder's own files."""
+    from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    images = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+    return Qwen3VLProcessor(images, tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
+
+
+def qwen3_vl_inputs(processor, picture, text):
+    """The model's arguments for one picture and the text after it."""
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(text=[prompt], images=[picture], return_tensors="pt")
+
+
+def qwen3_vl_stages(model, inputs):
+    """What each named part of the network computes; `norm` and `logits` of the last position only."""
+    import torch
+
+    visual, language = model.model.visual, model.model.language_model
+    stages, hooks = {}, []
+
+    def tap(name, module, of_input=False):
+        def keep(_, args, kwargs, output=None):
+            value = (args[0] if args else kwargs["inputs_embeds"]) if of_input else output
+            stages[name] = value.detach().squeeze(0)
+
+        register = module.register_forward_pre_hook if of_input else module.register_forward_hook
+        hooks.append(register(keep, with_kwargs=True))
+
+    tap("patch_embed", visual.patch_embed)
+    tap("pos_embed", visual.blocks[0], of_input=True)
+    for index in [0, len(visual.blocks) - 1]:
+        tap(f"vision_block.{index}", visual.blocks[index])
+    for index, merger in enumerate(visual.deepstack_merger_list):
+        tap(f"deepstack.{index}", merger)
+    tap("merger", visual.merger)
+    tap("inputs_embeds", language, of_input=True)
+    # A layer's DeepStack features are added after the layer returns: the next module's input has them.
+    tap("layer.0", language.layers[1], of_input=True)
+    tap(f"layer.{len(language.layers) - 1}", language.norm, of_input=True)
+    tap("norm", language.norm)
+    with torch.no_grad():
+        stages["logits"] = model(**inputs, use_cache=False).logits[0, -1]
+    for hook in hooks:
+        hook.remove()
+    stages["norm"] = stages["norm"][-1]
+    return stages
+
+
+def qwen3_vl_double(model):
+    """The same network in 64 bits throughout, and the mode that keeps transformers from narrowing to 32.
+
+    Norms, softmax and rotary angles name 32 bits in transformers whatever the weights have.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from transformers import Qwen3VLForConditionalGeneration
+
+    class Double(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            widen = lambda value: torch.float64 if value is torch.float32 else value  # noqa: E731
+            return function(*map(widen, args), **{name: widen(value) for name, value in (kwargs or {}).items()})
+
+    with Double():
+        double = Qwen3VLForConditionalGeneration._from_config(model.config, attn_implementation="eager", dtype=torch.float64)
+    double.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
+    return double.double().eval(), Double()
+
+
+def qwen3_vl_check(model, stages, inputs):
+    """The stages are what they are called: each follows from the ones before it."""
+    import torch
+
+    def same(left, right):
+        assert torch.allclose(left, right, atol=1e-5), (left - right).abs().max()
+
+    language = model.model.language_model
+    last = stages[f"layer.{len(language.layers) - 1}"]
+    is_picture = inputs["input_ids"][0] == model.config.image_token_id
+    with torch.no_grad():
+        same(stages["inputs_embeds"][is_picture], stages["merger"])
+        same(stages["inputs_embeds"][~is_picture], language.embed_tokens(inputs["input_ids"][0][~is_picture]))
+        same(model.model.visual.merger(stages[f"vision_block.{len(model.model.visual.blocks) - 1}"]), stages["merger"])
+        same(language.norm(last)[-1], stages["norm"])
+        same(model.lm_head(stages["norm"]), stages["logits"])
+        # Removing the first DeepStack set from the tap must leave the layer's own output.
+        own = []
+        hook = language.layers[0].register_forward_hook(lambda _, args, output: own.append(output[0]))
+        model(**inputs, use_cache=False)
+        hook.remove()
+        same(stages["layer.0"][is_picture] - own[0][is_picture], stages["deepstack.0"])
+        same(stages["layer.0"][~is_picture], own[0][~is_picture])
+
+
+def qwen3_vl_prefix_cached(model, positions, first, second):
+    """Length of what two questions share, and how far caching it moves the logits of the second."""
+    import torch
+    from transformers import DynamicCache
+
+    ids, length = second["input_ids"], 0
+    while ids[0, length] == first["input_ids"][0, length]:
+        length += 1
+    with torch.no_grad():
+        full = model(**second, use_cache=False).logits[0, -1]
+        cache = DynamicCache(config=model.config)
+        picture = {name: first[name] for name in ["pixel_values", "image_grid_thw"]}
+        prefix = dict(input_ids=ids[:, :length], position_ids=positions[:, :, :length]) | picture
+        model(**prefix, past_key_values=cache, use_cache=True)
+        suffix = dict(input_ids=ids[:, length:], position_ids=positions[:, :, length:])
+        cached = model(**suffix, past_key_values=cache, use_cache=True).logits[0, -1]
+    return dict(prefix_length=length, max_difference=(cached - full).abs().max().item())
+
+
+def qwen3_vl_answers(logits, tokenizer):
+    """Closed softmax over the letters a to o and over Yes and No."""
+    import torch
+
+    def closed(tokens):
+        ids = [tokenizer.token_to_id(token) for token in tokens]
+        return torch.softmax(logits.double()[ids], 0).tolist()
+
+    return dict(levels=closed("abcdefghijklmno"), yes_no=closed(["Yes", "No"]))
+
+
+def qwen3_vl_gradients(model, inputs, tokenizer):
+    """Two losses on the answer to one question, and what they ask of a few parameters.
+
+    `full`: cross-entropy over the whole vocabulary for `c`; `closed`: over the letters a to o only. Of the
+    embedding table, which is also the head, only rows 64 to 79 (the letters a to p) are kept.
+    """
+    import torch
+
+    names = [
+        "language_model.norm.weight", "language_model.layers.0.input_layernorm.weight",
+        "language_model.layers.1.self_attn.q_norm.weight", "language_model.layers.0.self_attn.k_proj.weight",
+        "language_model.embed_tokens.weight", "visual.pos_embed.weight", "visual.patch_embed.proj.bias",
+        "visual.blocks.0.attn.qkv.bias", "visual.deepstack_merger_list.1.norm.weight", "visual.merger.linear_fc2.bias",
+    ]
+    letters = [tokenizer.token_to_id(letter) for letter in "abcdefghijklmno"]
+    table = "model.language_model.embed_tokens.weight"
+    result, losses = {}, {}
+    for kind, classes, target in [("full", slice(None), letters[2]), ("closed", letters, 2)]:
+        model.zero_grad()
+        logits = model(**inputs, use_cache=False).logits[0, -1]
+        loss = torch.nn.functional.cross_entropy(logits[classes], torch.tensor(target))
+        loss.backward()
+        losses[kind] = loss.item()
+        result |= {f"{kind}.model.{name}": model.model.get_parameter(name).grad.clone() for name in names}
+        result[f"{kind}.{table}"] = result[f"{kind}.{table}"][64:80].clone()
+    model.zero_grad()
+    return losses, result
+
+
+def qwen3_vl_measure(folder, model, cases, tokenizer):
+    """Stages of all cases of one model to a file; noise, answers and the cached run for `cases.json`."""
+    import torch
+    from safetensors.torch import save_file
+
+    double, mode = qwen3_vl_double(model)
+    tensors, notes, seen = {}, {}, set()
+    for name, (picture, inputs, _) in cases.items():
+        stages = qwen3_vl_stages(model, inputs)
+        qwen3_vl_check(model, stages, inputs)
+        wide = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+        with mode:
+            reference = qwen3_vl_stages(double, wide)
+        noise = {stage: (stages[stage] - reference[stage]).abs().max().item() for stage in stages}
+        kept = list(stages) if picture not in seen else ["norm", "logits"]
+        seen.add(picture)
+        tensors |= {f"{name}.{stage}": stages[stage].float().contiguous() for stage in kept}
+        notes[name] = dict(stages=kept, noise={stage: float(f"{noise[stage]:.2g}") for stage in kept})
+        notes[name]["answers"] = qwen3_vl_answers(stages["logits"], tokenizer)
+    save_file(tensors, folder / f"{model.name_or_path.rsplit('/', 1)[-1]}.safetensors")
+    return notes
+
+
+@section
+def qwen3_vl(golden):
+    """Two checkpoints, two pictures, five questions: every stage of each network, its noise, and gradients."""
+    import torch
+    import transformers
+    from safetensors.torch import save_file
+
+    folder = golden / "qwen3_vl_cases"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = qwen3_vl_tokenizer()
+    pictures = qwen3_vl_pictures(folder)
+    models = {name: qwen3_vl_folder(golden / name, shape, tokenizer) for name, shape in QWEN3_VL.items()}
+    document = dict(transformers=transformers.__version__, torch=torch.__version__.split("+")[0], pictures={}, cases={}, models={})
+    cases, pixels = {}, {}
+    for picture, texts in TEXTS.items():
+        for index, text in enumerate(texts):
+            every = [qwen3_vl_inputs(qwen3_vl_processor(golden / name), pictures[picture], text) for name in models]
+            inputs = every[0]
+            assert all(torch.equal(inputs[key], other[key]) for other in every for key in inputs)
+            keys = ["input_ids", "mm_token_type_ids", "image_grid_thw"]
+            positions = models["qwen3_vl_tied"].model.get_rope_index(**{key: inputs[key] for key in keys})[0]
+            cases[f"{picture}.{index}"] = (picture, inputs, positions)
+            ids = inputs["input_ids"][0].tolist()
+            case = dict(picture=picture, text=text, input_ids=ids, position_ids=positions[:, 0].tolist())
+            document["cases"][f"{picture}.{index}"] = case
+        pixels[picture] = inputs["pixel_values"].contiguous()
+        document["pictures"][picture] = dict(file=f"{picture}.png", grid_thw=inputs["image_grid_thw"][0].tolist())
+    save_file(pixels, folder / "pixel_values.safetensors")
+    for name, model in models.items():
+        notes = qwen3_vl_measure(folder, model, cases, tokenizer)
+        cached = qwen3_vl_prefix_cached(model, cases["wide.1"][2], cases["wide.0"][1], cases["wide.1"][1])
+        document["models"][name] = dict(cases=notes, prefix_cached=dict(case="wide.1", shared_with="wide.0") | cached)
+    losses, gradients = qwen3_vl_gradients(models["qwen3_vl_tied"], cases["wide.1"][1], tokenizer)
+    save_file(gradients, folder / "gradients.safetensors")
+    document["gradients"] = dict(model="qwen3_vl_tied", case="wide.1", answer="c", losses=losses)
+    write_json(folder / "cases.json", document)
 
 
 if __name__ == "__main__":
