@@ -35,10 +35,10 @@ QWEN2_PATTERN = (
 )
 # One turn of the published chat template: the picture, then the text with nothing in between.
 CHAT_TEMPLATE = (
-    "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{%- for part in message.content %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% for part in message.content %}"
     "{{ '<|vision_start|><|image_pad|><|vision_end|>' if part.type == 'image' else part.text }}"
-    "{%- endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 # The texts after the picture, per picture. Those of `wide` share a beginning, which is cached; `square`
@@ -243,6 +243,9 @@ def qwen3_vl_inputs(processor, picture, text):
     """The model's arguments for one picture and the text after it."""
     content = [{"type": "image"}, {"type": "text", "text": text}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    assert prompt == (
+        f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
+    ), prompt
     return processor(text=[prompt], images=[picture], return_tensors="pt")
 
 
