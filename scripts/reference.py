@@ -449,6 +449,39 @@ def qwen3_vl(golden):
     write_json(folder / "cases.json", document)
 
 
+@section
+def metrics(golden):
+    """Rank and linear agreement from scipy, on samples with many ties."""
+    import numpy as np
+    from scipy import optimize, stats
+
+    def curve(x, b1, b2, b3, b4):
+        return b2 + (b1 - b2) / (1 + np.exp(-(x - b3) / abs(b4)))
+
+    def fitted(x, y):
+        start = [max(y), min(y), np.mean(x), np.std(x)]
+        best, _ = optimize.curve_fit(curve, x, y, p0=start, maxfev=100000)
+        return float(stats.pearsonr(curve(x, *best), y)[0])
+
+    rng = np.random.default_rng(20260)
+    cases = []
+    for n, noise, sign in [(12, 0.3, 1), (60, 0.5, 1), (200, 1.0, 1), (500, 0.4, -1), (90, 3.0, 1)]:
+        raters = rng.integers(1, 6, size=n)
+        labels = np.round(np.clip(raters + rng.integers(-2, 3, size=n) / 3, 1, 5), 6)
+        predictions = np.round(sign * (1 / (1 + np.exp(2.5 - labels)) * 9 + noise * rng.normal(size=n)), 1)
+        cases.append({
+            "labels": labels.tolist(),
+            "predictions": predictions.tolist(),
+            "srcc": float(stats.spearmanr(labels, predictions)[0]),
+            "krcc": float(stats.kendalltau(labels, predictions)[0]),
+            "raw": float(stats.pearsonr(labels, predictions)[0]),
+            "official": fitted(labels, predictions),
+            "documented": fitted(predictions, labels),
+            "rmse": float(np.sqrt(np.mean((labels - predictions) ** 2))),
+        })
+    write_json(golden / "metrics.json", cases)
+
+
 if __name__ == "__main__":
     names = sys.argv[1:] or list(SECTIONS)
     for name in names:

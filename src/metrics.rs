@@ -1,9 +1,8 @@
 //! Agreement of predictions with human labels: SRCC, PLCC, KRCC, RMSE, element accuracy, final score.
 //!
 //! All in f64. A coefficient that is not defined (too few items, a constant side) is `None`, never a NaN. Formulas:
-//! Spearman is Pearson on average ranks; Kendall is tau-b; PLCC is Pearson after a monotone logistic of four
-//! parameters (ITU-T P.1401, annex on mapping functions, in the form that the EvalMuse scorer uses:
-//! <https://github.com/DYEvaLab/EvalMuse>), in both directions of the fit.
+//! Spearman is Pearson on average ranks; Kendall is tau-b; PLCC is Pearson after a logistic of four parameters, as in
+//! the scorer of <https://github.com/DYEvaLab/EvalMuse> (commit 0fa141b), with either direction of the fit.
 
 use crate::{Error, Result};
 
@@ -29,7 +28,9 @@ impl std::str::FromStr for PlccVariant {
             "official" => Ok(Self::Official),
             "documented" => Ok(Self::Documented),
             "raw" => Ok(Self::Raw),
-            _ => Err(Error::input(format!("PLCC variant: expected official, documented or raw, got {text:?}"))),
+            _ => {
+                Err(Error::input(format!("PLCC variant: expected official, documented or raw, got {text:?}")))
+            }
         }
     }
 }
@@ -212,8 +213,7 @@ fn logistic(x: f64, [b1, b2, b3, b4]: &[f64; 4]) -> (f64, [f64; 4]) {
 /// the sum of squares falls no further.
 fn levenberg_marquardt(x: &[f64], y: &[f64], start: [f64; 4]) -> [f64; 4] {
     const ROUNDS: usize = 2000;
-    let squares =
-        |b: &[f64; 4]| x.iter().zip(y).map(|(&x, y)| (y - logistic(x, b).0).powi(2)).sum::<f64>();
+    let squares = |b: &[f64; 4]| x.iter().zip(y).map(|(&x, y)| (y - logistic(x, b).0).powi(2)).sum::<f64>();
     let mut best = start;
     let mut least = squares(&best);
     let mut damping = 1e-3;
