@@ -448,6 +448,164 @@ def qwen3_vl(golden):
     document["gradients"] = dict(model="qwen3_vl_tied", case="wide.1", answer="c", losses=losses)
     write_json(folder / "cases.json", document)
 
+def write_image_sources(folder):
+    """Small pictures of every kind that decoding tells apart; returns an RGB array used elsewhere."""
+    import struct
+    import zlib
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(7)
+    y, x = np.mgrid[0:29, 0:41]
+    rgb = np.stack([x * 255 // 40, y * 255 // 28, (x * 7 + y * 13) % 256], -1)
+    rgb[5:15, 8:20] = (250, 20, 10)
+    rgb[18:26, 22:38] = random.integers(0, 256, (8, 16, 3))
+    rgb = rgb.astype(np.uint8)
+    alpha = ((x * 11 + y * 17) % 256).astype(np.uint8)
+    grey = rgb[..., 2]
+    rgba = np.dstack([rgb, alpha])
+
+    def save(name, image, **options):
+        image.save(folder / name, **options)
+
+    def save_png(name, depth, colour_type, rows, chunks=()):
+        """A PNG of a kind that Pillow does not write."""
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
+        width = len(rows[0]) * 8 // depth // channels
+        header = struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0)
+        data = zlib.compress(b"".join(b"\0" + row for row in rows), 9)
+        chunks = [(b"IHDR", header), *chunks, (b"IDAT", data), (b"IEND", b"")]
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks))
+
+    def rows16(array):
+        return [row.astype(">u2").tobytes() for row in array]
+
+    colour = Image.fromarray(rgb)
+    save("rgb.png", colour)
+    save("rgba.png", Image.fromarray(rgba))
+    save("la.png", Image.fromarray(np.dstack([grey, alpha]), "LA"))
+    save("grey.png", Image.fromarray(grey))
+    save("bilevel.png", Image.fromarray(grey).convert("1"))
+    palette = colour.quantize(16)
+    save("palette.png", palette)
+    save("palette_alpha.png", palette, transparency=bytes(range(0, 256, 16)))
+    save("palette_key.png", palette, transparency=3)
+    save("grey_key.png", Image.fromarray(grey), transparency=int(grey[3, 3]))
+    save("rgb_key.png", colour, transparency=(250, 20, 10))
+    save("animated.png", colour, save_all=True, append_images=[Image.new("RGB", colour.size)], duration=50)
+    # Every level with every alpha.
+    level, opacity = np.meshgrid(np.arange(256), np.arange(256))
+    every = np.stack([level, 255 - level, level, opacity], -1).astype(np.uint8)
+    save("rgba_levels.png", Image.fromarray(every))
+    save_png("grey4.png", 4, 0, [bytes((i * 23 + j * 31) % 256 for i in range(12)) for j in range(9)])
+    wide = (x * 37 + y * 1511) % 65536
+    wide[:10] %= 300
+    save_png("grey16.png", 16, 0, rows16(wide))
+    save_png("grey16_key.png", 16, 0, rows16(wide), [(b"tRNS", struct.pack(">H", int(wide[2, 2])))])
+    save_png("la16.png", 16, 4, rows16(np.stack([wide, 65535 - wide], -1).reshape(29, -1)))
+    noise = random.integers(0, 65536, (9, 11, 4))
+    save_png("rgb16.png", 16, 2, rows16(noise[..., :3].reshape(9, -1)))
+    save_png("rgba16.png", 16, 6, rows16(noise.reshape(9, -1)))
+
+    def orientation(value):
+        exif = Image.Exif()
+        exif[0x0112] = value
+        return exif
+    for value in range(1, 9):
+        save(f"orientation_{value}.png", colour.crop((0, 0, 5, 3)), exif=orientation(value))
+    smooth = colour.resize((64, 48), Image.Resampling.BICUBIC)
+    save("turned.jpg", smooth, quality=90, exif=orientation(6))
+    save("progressive.jpg", smooth, quality=90, progressive=True, subsampling=0)
+    save("grey.jpg", smooth.convert("L"), quality=90)
+    save("cmyk.jpg", smooth.convert("CMYK"), quality=90)
+    save("lossless.webp", Image.fromarray(rgba), lossless=True, exact=True, exif=orientation(8))
+    save("lossy.webp", smooth, quality=90)
+    save("lossy_alpha.webp", Image.fromarray(rgba), quality=90)
+    save("animated.webp", Image.fromarray(rgba), save_all=True, append_images=[colour], lossless=True)
+    return rgb
+
+
+@section
+def image(golden):
+    """Decoded pixels, Pillow's resampling, smart_resize and pixel values, into tests/golden/image."""
+    import hashlib
+    import json
+    import random
+    import numpy as np
+    from PIL import Image, ImageOps
+    from safetensors.numpy import save_file
+    from transformers.image_transforms import convert_to_rgb
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+
+    folder = golden / "image"
+    folder.mkdir(parents=True, exist_ok=True)
+    rgb = write_image_sources(folder)
+    digests = {}
+
+    decoded = {}
+    for path in sorted(folder.glob("*.[pjw][npe][gb]*")):
+        decoded[path.name] = convert_to_rgb(ImageOps.exif_transpose(Image.open(path)), return_numpy=True)
+    levels = decoded.pop("rgba_levels.png")
+    digests["rgba_levels.png"] = hashlib.sha256(levels.tobytes()).hexdigest()
+    save_file(decoded, folder / "decoded.safetensors")
+
+    filters = {"lanczos": 1, "bilinear": 2, "bicubic": 3}
+    picture, dot = Image.fromarray(rgb), Image.fromarray(rgb[:1, :1])
+    resized = {}
+    for name, number in filters.items():
+        for width, height in [(41, 29), (16, 12), (97, 53), (41, 60), (7, 29), (1, 1), (128, 3), (20, 80), (33, 13), (33, 12)]:
+            resized[f"{name} {width}x{height}"] = np.array(picture.resize((width, height), number))
+        resized[f"{name} dot"] = np.array(dot.resize((5, 4), number))
+        # Far up and down again: many different weights, too many bytes to keep.
+        large = picture.resize((1403, 997), number)
+        digests[f"{name} 1403x997"] = hashlib.sha256(large.tobytes()).hexdigest()
+        digests[f"{name} 1403x997 331x210"] = hashlib.sha256(large.resize((331, 210), number).tobytes()).hexdigest()
+    save_file(resized, folder / "resized.safetensors")
+
+    draw = random.Random(11)
+    settings = [(32, 65536, 16777216), (28, 3136, 12845056), (32, 4096, 65536), (28, 0, 1000)]
+    sizes = [(1, 1), (1, 200), (1, 201), (200, 1), (201, 1), (16, 16), (48, 48), (80, 80), (16, 48), (14, 42), (10, 2000)]
+    sizes += [(int(10 ** draw.uniform(0, 4)), int(10 ** draw.uniform(0, 4))) for _ in range(120)]
+    table = []
+    for size in sizes:
+        for setting in settings:
+            try:
+                target = smart_resize(*size, *setting)
+            except ValueError:
+                target = None
+            # Pillow refuses a side of zero.
+            table.append([*size, *setting, list(target) if target and min(target) else None])
+
+    clip = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    common = {"temporal_patch_size": 2, "merge_size": 2, "rescale_factor": 1 / 255}
+    cases = {
+        "square": ("rgba.png", {"patch_size": 8, "min_pixels": 2304, "max_pixels": 2304, "resample": 3, **half}),
+        "wide": ("lossless.webp", {"patch_size": 14, "min_pixels": 3136, "max_pixels": 12845056, "resample": 3, **clip}),
+        "large": ("palette_alpha.png", {"patch_size": 16, "min_pixels": 65536, "max_pixels": 16777216, "resample": 2, **half}),
+    }
+    values, written = {}, {}
+    for name, (file, config) in cases.items():
+        config |= common
+        processor = Qwen2VLImageProcessorPil(
+            size={"shortest_edge": config["min_pixels"], "longest_edge": config["max_pixels"]},
+            patch_size=config["patch_size"], resample=config["resample"],
+            image_mean=config["mean"], image_std=config["std"],
+        )
+        output = processor(ImageOps.exif_transpose(Image.open(folder / file)), return_tensors="np")
+        pixels = np.ascontiguousarray(output["pixel_values"])
+        digests[f"pixel_values {name}"] = hashlib.sha256(pixels.tobytes()).hexdigest()
+        if name != "large":
+            values[name] = pixels
+        grid = output["image_grid_thw"][0].tolist()
+        written[name] = {"file": file, "config": config, "grid_thw": grid, "row_len": pixels.shape[1]}
+    save_file(values, folder / "pixel_values.safetensors")
+    reference = {"sha256": digests, "preprocess": written, "smart_resize": table}
+    text = json.dumps(reference, separators=(",", ":")).replace("],[", "],\n[")
+    (folder / "reference.json").write_text(text + "\n")
+
 
 @section
 def metrics(golden):
