@@ -448,7 +448,10 @@ def qwen3_vl(golden):
     document["gradients"] = dict(model="qwen3_vl_tied", case="wide.1", answer="c", losses=losses)
     write_json(folder / "cases.json", document)
 
-def write_image_sources(folder):
+
+# image: pictures and what Pillow and transformers make of them.
+
+def image_sources(folder):
     """Small pictures of every kind that decoding tells apart; returns an RGB array used elsewhere."""
     import struct
     import zlib
@@ -541,7 +544,7 @@ def image(golden):
 
     folder = golden / "image"
     folder.mkdir(parents=True, exist_ok=True)
-    rgb = write_image_sources(folder)
+    rgb = image_sources(folder)
     digests = {}
 
     decoded = {}

@@ -32,7 +32,7 @@ fn reference() -> Value {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 /// Largest difference of a decoded picture from the expected one of the same size.
@@ -82,7 +82,7 @@ fn decoded_pixels_equal_pillows() {
     assert!(names.len() >= 30, "only {} pictures", names.len());
     for name in names {
         // The standard lets JPEG decoders round differently, and upsampling of colour is theirs to choose.
-        let most = if name.ends_with(".jpg") { 4 } else { 0 };
+        let most = if name.contains(".jpg") { 4 } else { 0 };
         let got = difference(&name);
         assert!(got <= most, "{name}: differs by {got} levels, expected at most {most}");
     }
@@ -202,7 +202,8 @@ fn an_aspect_ratio_above_200_is_refused() {
 #[test]
 fn configurations_that_make_no_sense_are_refused() {
     let picture = noise(3, 3);
-    let cases: [(&str, fn(&mut ImageConfig)); 11] = [
+    type Change = fn(&mut ImageConfig);
+    let cases: [(&str, Change); 11] = [
         ("patch_size is 0", |c| c.patch_size = 0),
         ("merge_size is 0", |c| c.merge_size = 0),
         ("temporal_patch_size is 0", |c| c.temporal_patch_size = 0),
@@ -304,7 +305,7 @@ fn no_beginning_of_a_file_decodes_to_something_else() {
         for length in 0..bytes.len() {
             match decode(&bytes[..length], &DecodeLimits::default()) {
                 // A PNG may lack what follows its pixels.
-                Ok(picture) => assert!(picture == whole && name.ends_with(".png"), "{name}: {length} bytes"),
+                Ok(picture) => assert!(picture == whole && name.contains(".png"), "{name}: {length} bytes"),
                 Err(error) => assert_eq!(error.kind(), Kind::Image, "{name}: {length} bytes"),
             }
         }

@@ -11,8 +11,7 @@ pub mod geometry;
 pub mod patches;
 pub mod resize;
 
-use std::fmt::Write as _;
-
+use sha2::digest::Output;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -60,18 +59,19 @@ impl Picture {
 
     /// SHA-256 over width and height (64-bit little-endian each) and the pixels: what caches key on.
     pub fn sha256(&self) -> [u8; 32] {
-        let mut hasher = Sha256::new();
-        hasher.update((self.width as u64).to_le_bytes());
-        hasher.update((self.height as u64).to_le_bytes());
-        hasher.update(&self.rgb);
-        hasher.finalize().into()
+        self.digest().into()
     }
 
     /// [`Self::sha256`] as 64 lower-case hexadecimal digits.
     pub fn sha256_hex(&self) -> String {
-        self.sha256().iter().fold(String::with_capacity(64), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}"); // writing to a string cannot fail
-            hex
-        })
+        format!("{:x}", self.digest())
+    }
+
+    fn digest(&self) -> Output<Sha256> {
+        let mut hasher = Sha256::new();
+        hasher.update((self.width as u64).to_le_bytes());
+        hasher.update((self.height as u64).to_le_bytes());
+        hasher.update(&self.rgb);
+        hasher.finalize()
     }
 }
