@@ -18,6 +18,9 @@ const RESIZED: &[u8] = include_bytes!("golden/image/resized.safetensors");
 const PIXEL_VALUES: &[u8] = include_bytes!("golden/image/pixel_values.safetensors");
 const REFERENCE: &str = include_str!("golden/image/reference.json");
 
+/// What makes a configuration senseless.
+type Change = fn(&mut ImageConfig);
+
 fn file(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -202,7 +205,6 @@ fn an_aspect_ratio_above_200_is_refused() {
 #[test]
 fn configurations_that_make_no_sense_are_refused() {
     let picture = noise(3, 3);
-    type Change = fn(&mut ImageConfig);
     let cases: [(&str, Change); 11] = [
         ("patch_size is 0", |c| c.patch_size = 0),
         ("merge_size is 0", |c| c.merge_size = 0),
