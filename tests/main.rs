@@ -4,3 +4,5 @@
 mod config;
 mod image;
 mod metrics;
+mod score;
+mod text;

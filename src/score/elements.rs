@@ -1,0 +1,24 @@
+//! An element's score: the probability of yes over yes and no alone.
+
+use super::levels::closed_softmax;
+use super::options::ElementOptions;
+use super::result::ElementScore;
+use crate::Result;
+use crate::text::Element;
+
+/// The score of one element from the logits of yes and no, present from the threshold on.
+///
+/// Closed to the two answers it stays comparable with the official cut at 0.5; over the whole
+/// vocabulary P(yes) would be smaller by whatever other words take.
+///
+/// # Errors
+/// As [`closed_softmax`].
+pub fn element(options: &ElementOptions, element: &Element, yes_no_logits: [f32; 2]) -> Result<ElementScore> {
+    let score = closed_softmax(&yes_no_logits, options.temperature)?[0];
+    Ok(ElementScore {
+        element: element.text.clone(),
+        category: element.category,
+        score,
+        present: score >= options.threshold,
+    })
+}
