@@ -1,0 +1,159 @@
+import { Evaluator, ImatchError, type Picture } from './client';
+import type { DeviceChoice, Progress } from './protocol';
+import { spell } from './categories';
+import type { ChosenPicture, Problem, Store } from './store';
+
+/** Files beyond this are refused before they are read into memory. */
+const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
+
+export interface ControllerOptions {
+  readonly model: string;
+  readonly software: boolean;
+}
+
+interface Loading {
+  readonly controller: AbortController;
+  readonly evaluator: Promise<Evaluator>;
+}
+
+/** What the page can do: load, score, stop. Writes into the store, knows nothing of the DOM. */
+export class Controller {
+  readonly #store: Store;
+  readonly #options: ControllerOptions;
+  #loading: Loading | null = null;
+  #job: AbortController | null = null;
+  #opened: { blob: Blob; picture: Picture } | null = null;
+
+  constructor(store: Store, options: ControllerOptions) {
+    this.#store = store;
+    this.#options = options;
+  }
+
+  /** Loads the model ahead of the first score. A failure is shown, not thrown. */
+  async prepare(): Promise<void> {
+    await this.#ready().catch((error: unknown) => this.#fail(error));
+  }
+
+  /** Starts anew on another device. */
+  async choose(device: DeviceChoice): Promise<void> {
+    if (device === this.#store.state.device && this.#loading !== null) return;
+    this.cancel();
+    await this.#discard();
+    this.#store.set({ device, problem: null });
+    await this.prepare();
+  }
+
+  async score(): Promise<void> {
+    const { picture } = this.#store.state;
+    if (this.#job !== null) return;
+    const problem = this.#missing();
+    if (problem !== null || picture === null) return this.#store.set({ problem });
+    const job = new AbortController();
+    this.#job = job;
+    this.#store.set({ running: true, problem: null });
+    try {
+      const result = await this.#ask(picture, job.signal);
+      this.#store.set({ result, stale: false, running: false, progress: null });
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      this.#job = null;
+      this.#store.set({ running: false, progress: null });
+    }
+  }
+
+  /** Stops whatever goes on. */
+  cancel(): void {
+    this.#job?.abort();
+    if (this.#store.state.engine.phase === 'loading') this.#loading?.controller.abort();
+  }
+
+  async #ask(picture: ChosenPicture, signal: AbortSignal) {
+    const evaluator = await unlessAborted(this.#ready(), signal);
+    const { prompt, elements, promptType } = this.#store.state;
+    const onProgress = (progress: Progress) => this.#progress(progress, signal);
+    onProgress({ stage: 'image', loaded: 0, total: 0 });
+    const opened = await this.#open(evaluator, picture.blob, signal);
+    const request = { prompt, elements: elements.map(spell), ...(promptType === null ? {} : { promptType }) };
+    return opened.score({ ...request, signal, onProgress });
+  }
+
+  /** The picture as the model has seen it; opened once, however often it is asked about. */
+  async #open(evaluator: Evaluator, blob: Blob, signal: AbortSignal): Promise<Picture> {
+    if (this.#opened?.blob === blob) return this.#opened.picture;
+    this.#opened?.picture.close();
+    this.#opened = null;
+    const picture = await evaluator.open(blob, { signal });
+    this.#opened = { blob, picture };
+    return picture;
+  }
+
+  /** The loaded model, loading it where that has not begun. */
+  #ready(): Promise<Evaluator> {
+    if (this.#loading !== null) return this.#loading.evaluator;
+    const controller = new AbortController();
+    const { signal } = controller;
+    const { device } = this.#store.state;
+    const onProgress = (progress: Progress) => this.#progress(progress, signal);
+    const evaluator = Evaluator.load({ ...this.#options, device, signal, onProgress });
+    const loading: Loading = { controller, evaluator };
+    this.#loading = loading;
+    this.#store.set({ engine: { phase: 'loading' }, progress: null });
+    evaluator.then((loaded) => this.#loaded(loading, loaded), () => this.#unload(loading));
+    return evaluator;
+  }
+
+  #loaded(loading: Loading, { info, device, reason, bytes, policy }: Evaluator): void {
+    if (this.#loading !== loading) return;
+    this.#store.set({ engine: { phase: 'ready', info, device, reason, bytes, policy }, progress: null });
+  }
+
+  #unload(loading: Loading): void {
+    if (this.#loading !== loading) return;
+    this.#loading = null;
+    this.#opened = null;
+    this.#store.set({ engine: { phase: 'absent' }, progress: null });
+  }
+
+  async #discard(): Promise<void> {
+    const loading = this.#loading;
+    if (loading === null) return;
+    this.#unload(loading);
+    await loading.evaluator.then((evaluator) => evaluator.dispose()).catch(() => undefined);
+  }
+
+  #progress(progress: Progress, { aborted }: AbortSignal): void {
+    if (!aborted) this.#store.set({ progress });
+  }
+
+  #missing(): Problem | null {
+    const { picture, prompt } = this.#store.state;
+    const code = 'invalid_input';
+    if (picture === null) return { code, field: 'picture', message: 'choose a picture first' };
+    if (picture.blob.size > MAX_PICTURE_BYTES) {
+      return { code: 'invalid_image', field: 'picture', message: 'the file is larger than 64 MiB' };
+    }
+    return prompt.trim() === '' ? { code, field: 'prompt', message: 'write what the picture was asked to show' } : null;
+  }
+
+  #fail(error: unknown): void {
+    const { code, message } = error instanceof ImatchError ? error : { code: 'internal' as const, message: String(error) };
+    // After a failure that the worker did not survive, the next score starts a new one.
+    this.#loading?.evaluator.then((evaluator) => evaluator.closed && this.#forget()).catch(() => undefined);
+    if (code !== 'aborted') this.#store.set({ problem: { code, message } });
+  }
+
+  #forget(): void {
+    if (this.#loading !== null) this.#unload(this.#loading);
+  }
+}
+
+/** `promise`, or the abort if that comes first. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(new ImatchError({ code: 'aborted', message: 'stopped on request' }));
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
+}

@@ -1,0 +1,95 @@
+/** The page: wires events to the controller and the store, and the store to the view. */
+import { Controller } from './controller';
+import { byId, make } from './elements/dom';
+import type { DeviceChoice, PromptType } from './protocol';
+import { fetchSamples, type Sample } from './samples';
+import { Store, type ChosenPicture } from './store';
+import { announce, findParts, view, type Parts } from './view';
+
+/** `?model=` another manifest on this server, `?device=` as the choice on the page, `?software=1` an emulated GPU. */
+const query = new URLSearchParams(location.search);
+const store = new Store();
+const parts = findParts();
+const controller = new Controller(store, {
+  model: query.get('model') ?? 'models/shapes/manifest.json',
+  software: query.get('software') === '1',
+});
+
+view(store, parts);
+listenToForm(parts);
+listenToKeys(parts);
+listenToCopy(parts);
+void fetchSamples().then(offer);
+start();
+
+/** Loads at once, unless the visitor asked to spare data: then with the first score. */
+function start(): void {
+  const device = query.get('device');
+  if (isDevice(device)) store.set({ device });
+  const { connection } = navigator as { connection?: { saveData?: boolean } };
+  if (connection?.saveData !== true) void controller.prepare();
+}
+
+function listenToForm({ dropZone, prompt, elements, promptType, devices, form, cancel }: Parts): void {
+  dropZone.addEventListener('choose', (event) => choose((event as CustomEvent<File>).detail));
+  prompt.addEventListener('input', () => store.edit({ prompt: prompt.value }));
+  elements.addEventListener('change', () => store.edit({ elements: elements.elements }));
+  elements.addEventListener('announce', (event) => announce(parts, (event as CustomEvent<string>).detail));
+  promptType.addEventListener('change', () => store.edit({ promptType: (promptType.value || null) as PromptType | null }));
+  devices.addEventListener('change', ({ target }) => {
+    if (target instanceof HTMLInputElement && isDevice(target.value)) void controller.choose(target.value);
+  });
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    elements.commit();
+    void controller.score();
+  });
+  cancel.addEventListener('click', () => controller.cancel());
+}
+
+/** Ctrl or Cmd with Enter scores from anywhere in the page's own fields; Escape stops what runs. */
+function listenToKeys({ form }: Parts): void {
+  document.addEventListener('keydown', (event) => {
+    if (event.defaultPrevented || event.isComposing) return;
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    if (event.key === 'Escape' && !parts.cancel.hidden) controller.cancel();
+  });
+  if (/mac|iphone|ipad/i.test(navigator.userAgent)) byId('score-key', HTMLElement).textContent = '⌘ ↵';
+}
+
+function listenToCopy({ copy }: Parts): void {
+  const label = copy.textContent ?? '';
+  copy.addEventListener('click', async () => {
+    const text = JSON.stringify(store.state.result, null, 2);
+    const said = await navigator.clipboard.writeText(text).then(() => 'Copied', () => 'The browser refused to copy');
+    copy.textContent = said;
+    announce(parts, said);
+    setTimeout(() => (copy.textContent = label), 2000);
+  });
+}
+
+function choose(file: File): void {
+  const before = store.state.picture;
+  const picture: ChosenPicture = { blob: file, url: URL.createObjectURL(file), name: file.name, alt: `The picture ${file.name}` };
+  store.edit({ picture });
+  announce(parts, `Picture ${file.name} chosen`);
+  if (before !== null && before.blob instanceof File) URL.revokeObjectURL(before.url);
+}
+
+function offer(samples: readonly Sample[]): void {
+  byId('samples', HTMLDivElement).hidden = samples.length === 0;
+  byId('sample-list', HTMLUListElement).replaceChildren(...samples.map((sample) => {
+    const button = make('button', { type: 'button', class: 'sample', title: sample.prompt }, make('img', { src: sample.url, alt: '' }), make('span', {}, sample.title));
+    button.addEventListener('click', () => take(sample));
+    return make('li', {}, button);
+  }));
+}
+
+function take({ blob, url, name, title, alt, prompt, promptType, elements }: Sample): void {
+  store.edit({ picture: { blob, url, name, alt }, prompt, promptType, elements });
+  announce(parts, `Sample taken: ${title}`);
+}
+
+function isDevice(name: string | null): name is DeviceChoice {
+  return name === 'auto' || name === 'gpu' || name === 'cpu';
+}

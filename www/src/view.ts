@@ -1,0 +1,161 @@
+/** State to DOM: the only place that writes the page. Events go the other way, through main.ts. */
+import { byId, make } from './elements/dom';
+import { DropZone } from './elements/drop-zone';
+import { ElementChips } from './elements/element-chips';
+import { ElementTable } from './elements/element-table';
+import { LevelChart } from './elements/level-chart';
+import { ProgressLine } from './elements/progress-line';
+import type { ScoreResult } from './protocol';
+import type { EngineState, Problem, State, Store } from './store';
+import { duration, failure, megabytes, percent, sentence, stage } from './words';
+
+const TIMINGS: Readonly<Record<string, string>> = { load: 'loading', image: 'picture', prefix: 'prompt', questions: 'questions' };
+
+/** Everything on the page that events come from or text goes to. */
+export function findParts() {
+  return {
+    dropZone: byId('drop-zone', DropZone),
+    file: byId('file', HTMLInputElement),
+    prompt: byId('prompt', HTMLTextAreaElement),
+    elements: byId('elements', ElementChips),
+    elementText: byId('element-text', HTMLInputElement),
+    promptType: byId('prompt-type', HTMLSelectElement),
+    devices: byId('devices', HTMLFieldSetElement),
+    form: byId('form', HTMLFormElement),
+    score: byId('score', HTMLButtonElement),
+    cancel: byId('cancel', HTMLButtonElement),
+    copy: byId('copy', HTMLButtonElement),
+    progress: byId('progress', ProgressLine),
+    announcer: byId('announcer', HTMLParagraphElement),
+    resultTitle: byId('result-title', HTMLHeadingElement),
+  };
+}
+
+export type Parts = ReturnType<typeof findParts>;
+
+/** Draws the state and whatever changes of it from then on. */
+export function view(store: Store, parts: Parts): void {
+  store.subscribe((state, before) => {
+    const first = state === before;
+    if (first || state.picture !== before.picture) drawPicture(state, parts);
+    if (first || state.prompt !== before.prompt) drawPrompt(state, parts);
+    if (first || state.elements !== before.elements) parts.elements.elements = state.elements;
+    if (first || state.promptType !== before.promptType) parts.promptType.value = state.promptType ?? '';
+    if (first || state.device !== before.device) drawDevice(state, parts);
+    if (first || state.problem !== before.problem) drawProblem(state.problem, parts);
+    drawActivity(state, before, parts);
+    byId('stale', HTMLParagraphElement).hidden = !state.stale;
+    if (state.result !== null && state.result !== before.result) drawResult(state.result, state.engine, parts);
+  });
+}
+
+/** Says a sentence to screen readers. */
+export function announce({ announcer }: Parts, text: string): void {
+  announcer.textContent = text;
+}
+
+function drawPicture({ picture }: State, { dropZone }: Parts): void {
+  if (picture !== null) dropZone.show(picture.url, picture.alt);
+}
+
+function drawPrompt({ prompt: text }: State, { prompt }: Parts): void {
+  if (prompt.value !== text) prompt.value = text;
+}
+
+function drawDevice({ device }: State, { devices }: Parts): void {
+  for (const input of devices.querySelectorAll('input')) input.checked = input.value === device;
+}
+
+/** Buttons, progress and the line that says what runs and why. The focus follows the button that takes over. */
+function drawActivity(state: State, before: State, parts: Parts): void {
+  const { running, engine, progress } = state;
+  const busy = running || engine.phase === 'loading';
+  const { score, cancel } = parts;
+  const focused = document.activeElement;
+  score.hidden = running;
+  cancel.hidden = !busy;
+  if (running && focused === score) cancel.focus();
+  if (!busy && focused === cancel) score.focus();
+  if (busy) parts.progress.show(progress);
+  else parts.progress.hide();
+  if (busy && progress?.stage !== before.progress?.stage) announce(parts, stage(progress));
+  const status = byId('device-status', HTMLParagraphElement);
+  status.hidden = busy;
+  status.textContent = engineStatus(engine);
+  if (engine.phase === 'ready' && before.engine.phase === 'loading' && !running) announce(parts, engineStatus(engine));
+  if (before.running && !running && state.result === before.result && state.problem === null) announce(parts, 'Stopped');
+  if (engine.phase === 'ready' && !engine.policy) byId('privacy', HTMLSpanElement).textContent = WITHOUT_POLICY;
+}
+
+const WITHOUT_POLICY =
+  'The picture stays in this tab: nothing is sent while scoring. (This server does not send the policy that would also forbid it.)';
+
+function engineStatus(engine: EngineState): string {
+  if (engine.phase !== 'ready') return 'The model is not loaded yet; scoring loads it.';
+  const device = engine.device === 'gpu' ? 'GPU' : 'CPU';
+  return `Ready on the ${device}${engine.reason === null ? '' : `: ${engine.reason}`}.`;
+}
+
+function drawProblem(problem: Problem | null, parts: Parts): void {
+  drawFieldProblem('picture', parts.file, problem);
+  drawFieldProblem('prompt', parts.prompt, problem);
+  const panel = byId('problem', HTMLDivElement);
+  const general = problem !== null && problem.field === undefined;
+  panel.hidden = !general;
+  if (!general) return panel.replaceChildren();
+  const { title, advice } = failure(problem.code);
+  panel.replaceChildren(
+    make('p', { class: 'problem-title' }, title),
+    ...(advice === '' ? [] : [make('p', {}, advice)]),
+    make('p', { class: 'problem-detail' }, sentence(problem.message)),
+  );
+}
+
+function drawFieldProblem(field: Problem['field'] & string, input: HTMLElement, problem: Problem | null): void {
+  const line = byId(`${field}-problem`, HTMLParagraphElement);
+  const concerns = problem?.field === field;
+  line.hidden = !concerns;
+  line.textContent = concerns ? sentence(problem.message) : '';
+  input.toggleAttribute('aria-invalid', concerns);
+  if (concerns) input.setAttribute('aria-invalid', 'true');
+  if (concerns) input.focus();
+}
+
+function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: Parts): void {
+  const { overall, elements } = result;
+  byId('result', HTMLElement).hidden = false;
+  byId('overall-value', HTMLSpanElement).textContent = overall.score.toFixed(2);
+  byId('overall-scale', HTMLSpanElement).textContent = `of ${overall.scale[1]}`;
+  drawFact('confidence', overall.confidence);
+  drawFact('probability', overall.probability);
+  byId('levels', LevelChart).show(overall);
+  byId('element-table', ElementTable).show(elements);
+  byId('provenance', HTMLDListElement).replaceChildren(...provenance(result, engine).flatMap(([term, text, title]) => [
+    make('dt', {}, term),
+    make('dd', title === undefined ? {} : { title }, text),
+  ]));
+  resultTitle.setAttribute('aria-label', `Result: ${overall.score.toFixed(2)} of ${overall.scale[1]}`);
+  resultTitle.focus({ preventScroll: true });
+  byId('result', HTMLElement).scrollIntoView({ block: 'nearest' });
+}
+
+function drawFact(name: 'confidence' | 'probability', value: number | null | undefined): void {
+  byId(`${name}-fact`, HTMLDivElement).hidden = value == null;
+  byId(name, HTMLElement).textContent = value == null ? '' : percent(value);
+}
+
+function provenance({ model, device, timings_ms }: ScoreResult, engine: EngineState): [string, string, string?][] {
+  const times = Object.entries(timings_ms).map(([name, ms]) => `${TIMINGS[name] ?? name} ${duration(ms)}`);
+  const rows: [string, string, string?][] = [
+    ['Model', `${model.name}, ${model.architecture}`],
+    ['Weights', `${model.quantization}, SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256],
+    ['Device', device.toUpperCase()],
+    ['Time', times.join(' · ')],
+  ];
+  if (engine.phase === 'ready') {
+    const { passed, max_difference } = engine.info.selftest;
+    rows.splice(3, 0, ['Self-test', `${passed ? 'passed' : 'failed'}, largest difference ${max_difference.toExponential(1)}`]);
+    rows.splice(1, 1, ['Weights', `${model.quantization}, ${megabytes(engine.bytes)} MB, SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256]);
+  }
+  return rows;
+}

@@ -1,0 +1,72 @@
+/** The page's words for stages, failures and numbers. */
+import type { ErrorCode, Progress, Stage } from './protocol';
+
+const STAGES: Record<Stage, string> = {
+  program: 'Starting the scoring program',
+  download: 'Downloading the model',
+  verify: 'Checking the model’s files',
+  upload: 'Moving the model onto the device',
+  compile: 'Preparing the device',
+  selftest: 'Checking that the device computes correctly',
+  image: 'Looking at the picture',
+  prefix: 'Reading the prompt',
+  questions: 'Answering the questions',
+};
+
+const BYTE_STAGES: ReadonlySet<Stage> = new Set<Stage>(['download', 'verify', 'upload']);
+
+export function stage(progress: Progress | null): string {
+  return progress === null ? 'Getting ready' : STAGES[progress.stage];
+}
+
+/** How far a stage is, as text; empty where nothing is known. */
+export function extent({ stage, loaded, total }: Progress): string {
+  if (total <= 0) return '';
+  return BYTE_STAGES.has(stage) ? `${megabytes(loaded)} of ${megabytes(total)} MB` : `${loaded} of ${total}`;
+}
+
+export function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}
+
+export function percent(probability: number): string {
+  const value = probability * 100;
+  if (value > 0 && value < 1) return '< 1 %';
+  if (value > 99 && value < 100) return '> 99 %';
+  return `${Math.round(value)} %`;
+}
+
+export function duration(ms: number): string {
+  if (ms < 1) return '< 1 ms';
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+}
+
+interface Explanation {
+  readonly title: string;
+  readonly advice: string;
+}
+
+const FAILURES: Record<ErrorCode, Explanation> = {
+  invalid_input: { title: 'The form needs a change', advice: '' },
+  invalid_image: { title: 'This picture cannot be read', advice: 'PNG, JPEG and WebP files work. Try saving it again in one of these.' },
+  invalid_model: { title: 'The model’s files do not fit together', advice: 'They were put together wrongly; trying again will not help.' },
+  integrity: { title: 'The model’s files arrived damaged', advice: 'Their size or checksum is not the promised one. Score again to fetch them anew.' },
+  unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
+  io: { title: 'A file could not be read', advice: 'Choose the picture again.' },
+  network: { title: 'The model could not be fetched', advice: 'Check the connection, then score again.' },
+  device: { title: 'The GPU cannot be used', advice: 'Choose Automatic or CPU: the scores are the same, only slower.' },
+  device_lost: { title: 'The GPU stopped working', advice: 'Score again to start it afresh, or choose the CPU.' },
+  self_test: { title: 'This device computes wrong results', advice: 'A score is shown only by a device that passes a check. Choose the CPU.' },
+  aborted: { title: 'Stopped', advice: '' },
+  internal: { title: 'Something broke inside imatch', advice: 'Score again to start afresh.' },
+};
+
+export function failure(code: ErrorCode): Explanation {
+  return FAILURES[code];
+}
+
+/** A sentence of the engine, which starts in lower case and has no full stop, as a sentence of the page. */
+export function sentence(text: string): string {
+  if (text === '') return '';
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+}

@@ -1,0 +1,67 @@
+import { cpSync, existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { defineConfig, type Plugin } from 'vite';
+
+/**
+ * What the page may do. The same text stands in index.html as <meta>, for hosts that send no headers;
+ * a worker takes its policy from the headers of its own script, so both servers below send it with everything.
+ */
+export const POLICY = [
+  "default-src 'none'",
+  "script-src 'self' 'wasm-unsafe-eval'",
+  "worker-src 'self'",
+  "connect-src 'self'",
+  "img-src 'self' blob: data:",
+  "style-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+].join('; ');
+
+const HEADERS = {
+  'Content-Security-Policy': POLICY,
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+};
+
+const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+/** Folders that are fetched by name at run time are copied as they are, without content hashes. */
+function copy(folders: Record<string, string>, outDir: string): Plugin {
+  return {
+    name: 'copy',
+    apply: 'build',
+    closeBundle() {
+      for (const [from, to] of Object.entries(folders)) {
+        if (existsSync(here(from))) cpSync(here(from), here(`${outDir}/${to}`), { recursive: true });
+      }
+    },
+  };
+}
+
+/** `--mode mock` swaps the wasm module and the models for small pretenders, for work on the page and its tests. */
+export default defineConfig(({ mode }) => {
+  const mock = mode === 'mock';
+  const outDir = mock ? 'dist-mock' : 'dist';
+  const folders = mock ? { samples: 'samples', 'mock/models': 'models' } : { samples: 'samples', models: 'models' };
+  return {
+    root: here('.'),
+    base: './',
+    appType: 'mpa',
+    publicDir: 'public',
+    resolve: { alias: { 'imatch-wasm': here(mock ? 'mock/imatch.ts' : 'pkg/imatch.js') } },
+    server: { host: '127.0.0.1', headers: HEADERS },
+    preview: { host: '127.0.0.1', headers: HEADERS },
+    worker: { format: 'es' as const },
+    plugins: [copy(folders, outDir)],
+    build: {
+      outDir,
+      target: 'es2022',
+      modulePreload: { polyfill: false },
+      rolldownOptions: {
+        input: { index: here('index.html'), imatch: here('src/client.ts'), 'imatch-score': here('src/elements/imatch-score.ts') },
+        preserveEntrySignatures: 'exports-only' as const,
+        output: { entryFileNames: (chunk) => (chunk.name.startsWith('imatch') ? '[name].js' : 'assets/[name]-[hash].js') },
+      },
+    },
+  };
+});
