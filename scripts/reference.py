@@ -22,7 +22,6 @@ def section(function):
 # Each section below is independent: it imports what it needs and writes its own files.
 
 
-<<<<<<< Updated upstream
 # qwen3_vl: two tiny random Qwen3-VL checkpoints and what transformers computes with them.
 
 # Every token of the tokenizer that is not text, in the order of the published checkpoints.
@@ -642,11 +641,6 @@ def metrics(golden):
             "rmse": float(np.sqrt(np.mean((labels - predictions) ** 2))),
         })
     write_json(golden / "metrics.json", cases)
-=======
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
                 "<|image_pad|>", "<|video_pad|>"]
 # Not special, but added: transformers finds them in any text all the same.
@@ -671,7 +665,7 @@ def text(golden):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN_SPLIT), behavior="isolated"),
+        pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
     tokenizer.decoder = decoders.ByteLevel()
@@ -753,7 +747,6 @@ def score(golden):
     folder = golden / "score"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "confidence.json").write_text(json.dumps(cases, separators=(",", ":")) + "\n")
->>>>>>> Stashed changes
 
 
 if __name__ == "__main__":
