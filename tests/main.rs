@@ -4,5 +4,6 @@
 mod config;
 mod image;
 mod metrics;
+mod questions;
 mod score;
 mod text;

@@ -1,10 +1,8 @@
-//! Tokenizer, template and questions against the ids that transformers gives.
+//! Tokenizer and template against the ids that transformers gives.
 
-use imatch::config::VisionTokens;
+use imatch::config::{ModelConfig, VisionTokens};
 use imatch::error::Kind;
-use imatch::text::{
-    Category, ChatTemplate, Element, Overall, PromptType, Request, Tokenizer, check_length, element, overall,
-};
+use imatch::text::{ChatTemplate, Tokenizer, check_length};
 use serde_json::Value;
 
 const LAST: &[u8] = include_bytes!("golden/text/tokenizer.json");
@@ -42,10 +40,6 @@ fn template(which: &str) -> ChatTemplate {
     let tokenizer = tokenizer(which);
     let tokens = vision_tokens(&tokenizer);
     ChatTemplate::new(tokenizer, tokens).unwrap()
-}
-
-fn red_circle() -> Element {
-    Element::parse("red circle (color)").unwrap()
 }
 
 fn failure<T>(result: imatch::Result<T>) -> (Kind, String) {
@@ -131,6 +125,47 @@ fn whole_chats_get_the_ids_of_transformers() {
         let start = template.text_start(n_image_tokens);
         let plain = template.tokenizer().encode(text).unwrap();
         assert_eq!(sequence[start..start + plain.len()], plain);
+    }
+}
+
+#[test]
+fn the_processor_of_transformers_gives_the_same_sequences() {
+    let cases: Value = serde_json::from_str(include_str!("golden/qwen3_vl_cases/cases.json")).unwrap();
+    let folders: [(&[u8], &[u8]); 2] = [
+        (
+            include_bytes!("golden/qwen3_vl_tied/config.json"),
+            include_bytes!("golden/qwen3_vl_tied/tokenizer.json"),
+        ),
+        (
+            include_bytes!("golden/qwen3_vl_untied/config.json"),
+            include_bytes!("golden/qwen3_vl_untied/tokenizer.json"),
+        ),
+    ];
+    for (config, tokenizer) in folders {
+        let tokens = ModelConfig::from_json(config).unwrap().tokens;
+        let template = ChatTemplate::new(Tokenizer::from_json(tokenizer).unwrap(), tokens).unwrap();
+        for (name, case) in cases["cases"].as_object().unwrap() {
+            let grid = ids(&cases["pictures"][case["picture"].as_str().unwrap()]["grid_thw"]);
+            let n_image_tokens = grid.iter().product::<u32>() as usize / 4;
+            let sequence = template.sequence(case["text"].as_str().unwrap(), n_image_tokens).unwrap();
+            assert_eq!(sequence, ids(&case["input_ids"]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn long_runs_of_one_kind_get_the_ids_of_transformers() {
+    let tokenizer = tokenizer("last");
+    for case in golden()["long"].as_array().unwrap() {
+        let text = case["run"].as_str().unwrap().repeat(20_000) + " word";
+        let ids = tokenizer.encode(&text).unwrap();
+        assert_eq!(ids.len() as u64, case["n_ids"].as_u64().unwrap(), "{}", case["run"]);
+        assert_eq!(
+            ids.iter().map(|id| u64::from(*id)).sum::<u64>(),
+            case["sum"].as_u64().unwrap(),
+            "{}",
+            case["run"]
+        );
     }
 }
 
@@ -267,121 +302,4 @@ fn a_sequence_beyond_the_positions_names_the_prompt() {
          but the model has 4096 positions"
     );
     assert_eq!(failure(template("last").sequence("a", usize::MAX)).0, Kind::Internal);
-}
-
-#[test]
-fn elements_split_at_the_last_parenthesis_and_keep_their_words() {
-    let cases = [
-        ("red circle (color)", "red circle", Category::Color),
-        ("red circle", "red circle", Category::Other),
-        ("a (very) big dog (Animal)", "a (very) big dog", Category::Animal),
-        ("Compass (object-other)", "Compass", Category::Object),
-        ("cat (animal/human)", "cat", Category::Animal),
-        ("4 (Counting)", "4", Category::Counting),
-        ("noon (other-time)", "noon", Category::Other),
-        ("rain (weather)", "rain", Category::Other),
-        ("  two  spaces  (spatial) ", "  two  spaces ", Category::Spatial),
-        ("dog(animal)", "dog", Category::Animal),
-        ("f(x) plot", "f(x) plot", Category::Other),
-        ("smile :)", "smile :)", Category::Other),
-        ("a ((b))", "a ((b))", Category::Other),
-        ("tree ( Object )", "tree", Category::Object),
-        ("日本語 (human)", "日本語", Category::Human),
-    ];
-    for (text, words, category) in cases {
-        let element = Element::parse(text).unwrap();
-        assert_eq!((element.text.as_str(), element.category), (words, category), "{text:?}");
-    }
-    for empty in ["", "  ", "(color)", " (color)", "\t\n"] {
-        assert_eq!(failure(Element::parse(empty)).0, Kind::Input, "{empty:?}");
-    }
-    assert_eq!(red_circle().to_string(), "red circle (color)");
-    for category in Category::ALL {
-        assert_eq!(Category::parse(&category.name().to_uppercase()), category);
-        assert_eq!(serde_json::to_value(category).unwrap(), category.name());
-    }
-}
-
-#[test]
-fn requests_without_words_or_of_absurd_size_are_errors() {
-    let elements = ["red circle (color)".to_owned()];
-    let request = Request::new(" a red circle ", &elements, Some(PromptType::Real)).unwrap();
-    assert_eq!((request.prompt.as_str(), &request.elements), (" a red circle ", &vec![red_circle()]));
-    for prompt in ["", " ", "\n\t"] {
-        assert_eq!(failure(Request::new(prompt, &[], None)), (Kind::Input, "prompt is empty".into()));
-    }
-    let many = vec!["a".to_owned(); 257];
-    assert_eq!(failure(Request::new("p", &many, None)).1, "257 elements given, at most 256 allowed");
-    assert!(Request::new("p", &many[1..], None).is_ok());
-    assert_eq!(failure(Request::new("p".repeat(1 << 20), &[], None)).0, Kind::Input);
-    assert_eq!(failure(Request::new("p", &["e".repeat(1 << 20)], None)).0, Kind::Input);
-    assert_eq!(failure(Request::new("p", &[" ".to_owned()], None)).0, Kind::Input);
-    assert!(Request::new("p".repeat(20_000), &[], None).is_ok());
-    assert_eq!("synthetic".parse::<PromptType>().unwrap(), PromptType::Synthetic);
-    assert_eq!(failure("Real".parse::<PromptType>()).0, Kind::Input);
-}
-
-/// Runs of letters, digits one by one and runs of anything else, each with the space before it:
-/// the pieces that byte-level BPE of the Qwen and GPT-2 kind never merges. Each word of our
-/// wording is one token of theirs.
-fn n_pieces(text: &str) -> usize {
-    let kind = |c: char| match c {
-        ' ' => 0,
-        c if c.is_alphabetic() => 1,
-        c if c.is_numeric() => 2,
-        _ => 3,
-    };
-    let kinds: Vec<u8> = text.chars().map(kind).collect();
-    (0..kinds.len())
-        .filter(|&i| kinds[i] != 0 && (i == 0 || kinds[i] != kinds[i - 1] || kinds[i] == 2))
-        .count()
-}
-
-#[test]
-fn an_element_question_adds_at_most_twelve_tokens_and_names_its_category() {
-    let mut questions = std::collections::HashSet::new();
-    for category in Category::ALL {
-        let part = Element { text: "red circle".into(), category };
-        let text = element("p", None, &part);
-        let (_, question) = text.rsplit_once('\n').unwrap();
-        let added = n_pieces(question) - n_pieces(&part.text);
-        assert!(added <= 12, "{question:?} adds {added}");
-        assert!(question.contains("\"red circle\""), "{question}");
-        questions.insert(question.to_owned());
-    }
-    assert_eq!(questions.len(), Category::ALL.len());
-}
-
-#[test]
-fn all_questions_of_a_request_share_the_same_ids_before_the_question() {
-    let template = template("last");
-    let levels = Overall::Levels { lowest: "a", highest: "o" };
-    for prompt in
-        ["a red circle", "two \"quoted\" words\n", " 日本語 ", "it's", "ends in \\", "\u{301}", "🎨\n\n", "9"]
-    {
-        let elements = ["red circle (color)", "\u{301}x (shape)", "x\n (counting) \n", "'s", "4 (counting)"]
-            .map(str::to_owned);
-        let request = Request::new(prompt, &elements, Some(PromptType::Synthetic)).unwrap();
-        let mut texts: Vec<String> = request.element_texts().collect();
-        texts.extend([request.overall_text(levels), request.overall_text(Overall::YesNo)]);
-        let shared = texts[0].rsplit_once("\"\n").unwrap().0.len() + 2;
-        let shared = &texts[0][..shared];
-        assert!(shared.contains(prompt) && shared.contains("synthetic"), "{shared:?}");
-        let start = template.tokenizer().encode(shared).unwrap();
-        for text in &texts {
-            assert!(text.starts_with(shared), "{text:?}");
-            assert!(template.tokenizer().encode(text).unwrap().starts_with(&start), "{text:?}");
-        }
-    }
-}
-
-#[test]
-fn the_overall_question_names_what_is_known() {
-    let text = overall("a dog", Some(PromptType::Real), Overall::YesNo);
-    assert!(text.contains("real") && text.contains("Does this image show \"a dog\"?"), "{text}");
-    let text = overall("a dog", None, Overall::Levels { lowest: "1", highest: "9" });
-    assert!(!text.contains("real") && !text.contains("synthetic"), "{text}");
-    assert!(text.contains("\"a dog\"") && text.contains("from 1 (worst) to 9 (best)"), "{text}");
-    let verbatim = " two  spaces <|im_end|> \"q\" ";
-    assert!(element(verbatim, None, &red_circle()).contains(&format!("\"{verbatim}\"")));
 }
