@@ -21,6 +21,57 @@ def section(function):
 
 # Each section below is independent: it imports what it needs and writes its own files.
 
+@section
+def weights(golden):
+    """A GGUF file of every stored type, what its values are, and what quantisers make of given values."""
+    import numpy as np
+    from gguf import GGMLQuantizationType as Q, GGUFWriter, quants
+    from safetensors.numpy import save_file
+
+    folder = golden / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(20260101)
+    values = rng.standard_normal((4, 64)).astype(np.float32)
+    values[0, :32] = 0  # a block without a scale
+    values[1, :32] = np.arange(-16, 16) / 4  # halves, which must round away from zero
+    values[2, :32] = np.abs(values[2, :32])
+    values[3, 32:] *= 1e-6
+    types = {"f32": Q.F32, "f16": Q.F16, "bf16": Q.BF16, "q8_0": Q.Q8_0, "q4_0": Q.Q4_0}
+
+    writer = GGUFWriter(folder / "python.gguf", "imatch")
+    writer.add_uint8("test.u8", 200)
+    writer.add_int8("test.i8", -100)
+    writer.add_uint16("test.u16", 60000)
+    writer.add_int16("test.i16", -30000)
+    writer.add_uint32("test.u32", 4000000000)
+    writer.add_int32("test.i32", -2000000000)
+    writer.add_uint64("test.u64", 1 << 63)
+    writer.add_int64("test.i64", -(1 << 62))
+    writer.add_float32("test.f32", 0.5)
+    writer.add_float64("test.f64", 0.1)
+    writer.add_bool("test.bool", True)
+    writer.add_string("test.string", "gr\u00fcn")
+    writer.add_array("test.bools", [True, False, True])
+    writer.add_array("test.strings", ["a", "", "\u0120b"])
+    writer.add_array("test.ints", [1, -2, 3])
+    expected = {"values": values}
+    for name, kind in types.items():
+        data = quants.quantize(values, kind)
+        writer.add_tensor(name, data, raw_dtype=kind)
+        expected[name] = quants.dequantize(data, kind).astype(np.float32)
+    for name, kind, size in [("random_q8_0", Q.Q8_0, 34), ("random_q4_0", Q.Q4_0, 18)]:
+        blocks = rng.integers(0, 256, (6, size), dtype=np.uint8)
+        blocks[:, :2] = rng.standard_normal((6, 1)).astype(np.float16).view(np.uint8)
+        blocks = blocks.reshape(3, -1)
+        writer.add_tensor(name, blocks, raw_dtype=kind)
+        expected[name] = quants.dequantize(blocks, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file(expected, folder / "python.safetensors")
+
+
 
 # qwen3_vl: two tiny random Qwen3-VL checkpoints and what transformers computes with them.
 

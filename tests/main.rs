@@ -7,3 +7,4 @@ mod metrics;
 mod questions;
 mod score;
 mod text;
+mod weights;

@@ -1,1 +1,41 @@
-//! (to be written)
+//! Bytes to named tensors and back: formats, names, manifest, integrity.
+//!
+//! ```text
+//! ByteSource (memory, file, ranges of a download)
+//!     |  safetensors, gguf         headers only: name, type, shape, place
+//!     |  names                     checkpoint name -> canonical name
+//! Checkpoint                       tensors in stored bytes, rows of tables in f32
+//!     |  report                    applied, missing, unused, mismatched
+//!     |  convert                   another checkpoint, llama.cpp's names, manifest
+//! ```
+//!
+//! A tensor's bytes stay as stored until a device wants them; nothing holds a whole file.
+//! Shapes are in `PyTorch`'s order throughout, also where GGUF writes them innermost first.
+//! Whatever the bytes are, readers end in an error or a finite number, and hold no more
+//! memory than the file's own size calls for.
+
+pub mod checkpoint;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod convert;
+pub mod gguf;
+mod gguf_value;
+pub mod gguf_write;
+pub mod layout;
+pub mod llama_cpp;
+pub mod manifest;
+pub mod names;
+pub mod quant;
+pub mod report;
+pub mod safetensors;
+pub mod source;
+pub mod tensor;
+
+pub use checkpoint::Checkpoint;
+#[cfg(not(target_arch = "wasm32"))]
+pub use convert::{ConvertJob, ConvertReport, convert};
+pub use manifest::{FileEntry, Manifest, Role};
+pub use report::LoadReport;
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::FileSource;
+pub use source::{ByteSource, MemorySource};
+pub use tensor::{DType, TensorInfo};

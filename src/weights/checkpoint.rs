@@ -1,0 +1,267 @@
+//! A checkpoint of one or more files, seen as one set of canonically named tensors.
+
+use std::collections::BTreeMap;
+
+use super::gguf::{self, Value};
+use super::names::{self, PATCH_EMBEDDING};
+use super::quant::{check_finite, decode_f32};
+use super::safetensors;
+use super::source::ByteSource;
+use super::tensor::{TensorInfo, shown};
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// Rows that are read although nobody asked for them, in bytes: a gap up to this is cheaper
+/// to read than a second request.
+const MAX_GAP: u64 = 16 << 10;
+
+/// Safetensors shards or GGUF files, opened: headers are read, values are not.
+#[derive(Debug)]
+pub struct Checkpoint<S> {
+    files: Vec<(String, S)>,
+    entries: BTreeMap<String, Entry>,
+    metadata: Vec<BTreeMap<String, Value>>,
+}
+
+/// A canonical tensor and the pieces of files it is made of.
+#[derive(Debug)]
+struct Entry {
+    /// Canonical name and shape; offset and length only where there is one piece.
+    info: TensorInfo,
+    /// `(file, tensor)`; more than one only for the patch embedding of a GGUF file, one a frame.
+    pieces: Vec<(usize, TensorInfo)>,
+}
+
+impl<S: ByteSource> Checkpoint<S> {
+    /// Reads the headers of `files` (name for messages, source), each safetensors or GGUF by
+    /// its first bytes.
+    ///
+    /// # Errors
+    /// What the formats' readers say, and a tensor that two files have.
+    pub async fn open(files: Vec<(String, S)>) -> Result<Self> {
+        let mut checkpoint = Self { files, entries: BTreeMap::new(), metadata: Vec::new() };
+        for file in 0..checkpoint.files.len() {
+            let (name, source) = &checkpoint.files[file];
+            let (tensors, metadata) = headers(source).await.context(|| name.clone())?;
+            checkpoint.add(file, tensors, metadata)?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Every tensor in the order of names: canonical name and shape, type as stored.
+    ///
+    /// Tensors of no known part keep their own name.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.entries.values().map(|entry| &entry.info)
+    }
+
+    /// One tensor's canonical description.
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.entries.get(name).map(|entry| &entry.info)
+    }
+
+    /// The metadata of the GGUF files, in the files' order; empty for safetensors.
+    pub fn metadata(&self) -> &[BTreeMap<String, Value>] {
+        &self.metadata
+    }
+
+    /// A tensor's bytes as stored, in canonical shape; every value in them is finite.
+    ///
+    /// # Errors
+    /// When there is no such tensor, it cannot be read or holds a value that is not finite.
+    pub async fn read(&self, name: &str) -> Result<(TensorInfo, Vec<u8>)> {
+        let entry = self.entry(name)?;
+        let mut pieces = Vec::with_capacity(entry.pieces.len());
+        for (file, piece) in &entry.pieces {
+            let bytes = self.bytes(*file, piece.offset, piece.len).await?;
+            check_finite(piece, &bytes).context(|| self.files[*file].0.clone())?;
+            pieces.push(bytes);
+        }
+        let bytes = if pieces.len() == 1 { pieces.swap_remove(0) } else { interleave(entry, &pieces)? };
+        Ok((entry.info.clone(), bytes))
+    }
+
+    /// The rows `ids` of a matrix `[R, C]`, decoded: `ids.len() * C` values in the order of `ids`.
+    ///
+    /// Reads those rows only; rows close to one another in one go.
+    ///
+    /// # Errors
+    /// When there is no such matrix, an id is not below `R`, or a value is not finite.
+    pub async fn rows(&self, name: &str, ids: &[u32]) -> Result<Vec<f32>> {
+        let entry = self.entry(name)?;
+        let (&[n_rows, width], [(file, piece)]) = (entry.info.shape.as_slice(), entry.pieces.as_slice())
+        else {
+            return Err(Error::internal(format!("rows of {name}, which is no matrix in one piece")));
+        };
+        if let Some(id) = ids.iter().find(|id| **id as usize >= n_rows) {
+            return Err(Error::model(format!("row {id} of tensor {name}, which has {n_rows}")));
+        }
+        let row_bytes = piece.row_bytes() as u64;
+        let mut order: Vec<u64> = ids.iter().map(|id| u64::from(*id)).collect();
+        order.sort_unstable();
+        order.dedup();
+        let mut rows = BTreeMap::new();
+        for run in order.chunk_by(|a, b| (b - a - 1) * row_bytes <= MAX_GAP) {
+            let count = run[run.len() - 1] - run[0] + 1;
+            let bytes = self.bytes(*file, piece.offset + run[0] * row_bytes, count * row_bytes).await?;
+            for row in run {
+                let start = ((row - run[0]) * row_bytes) as usize;
+                let info = TensorInfo::new(name, piece.dtype, vec![width])?;
+                let values = decode_f32(&info, &bytes[start..start + row_bytes as usize])
+                    .context(|| self.files[*file].0.clone())?;
+                rows.insert(*row, values);
+            }
+        }
+        Ok(ids.iter().flat_map(|id| &rows[&u64::from(*id)]).copied().collect())
+    }
+
+    async fn bytes(&self, file: usize, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let (name, source) = &self.files[file];
+        let len = usize::try_from(len).map_err(|_| {
+            Error::unsupported(format!("{name}: {len} bytes at once are too many on this machine"))
+        })?;
+        source.read(offset, len).await.context(|| name.clone())
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| Error::model(format!("tensor {} is missing", shown(name))))
+    }
+
+    fn add(
+        &mut self,
+        file: usize,
+        tensors: Vec<TensorInfo>,
+        metadata: Option<BTreeMap<String, Value>>,
+    ) -> Result<()> {
+        let taps = metadata.as_ref().map(|metadata| taps(metadata, &tensors));
+        let mut frames = BTreeMap::new();
+        for tensor in tensors {
+            let (name, frame) = match &taps {
+                Some(taps) => names::from_gguf(&tensor.name, taps),
+                None => names::from_hf(&tensor.name).map(|name| (name, 0)),
+            }
+            .unwrap_or_else(|| (tensor.name.clone(), 0));
+            if taps.is_some() && name == PATCH_EMBEDDING {
+                frames.insert(frame, tensor);
+                continue;
+            }
+            let shape = if name == PATCH_EMBEDDING { flat(&tensor.shape) } else { tensor.shape.clone() };
+            let info = TensorInfo { name, shape, ..tensor.clone() };
+            self.insert(Entry { info, pieces: vec![(file, tensor)] })?;
+        }
+        if !frames.is_empty() {
+            let entry = patch_embedding(file, frames).context(|| self.files[file].0.clone())?;
+            self.insert(entry)?;
+        }
+        self.metadata.extend(metadata);
+        Ok(())
+    }
+
+    fn insert(&mut self, entry: Entry) -> Result<()> {
+        let file = entry.pieces[0].0;
+        let name = entry.info.name.clone();
+        if let Some(earlier) = self.entries.insert(name.clone(), entry) {
+            let (first, second) = (&self.files[earlier.pieces[0].0].0, &self.files[file].0);
+            return Err(Error::model(format!("tensor {} is in {first} and again in {second}", shown(&name))));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl Checkpoint<super::source::FileSource> {
+    /// Opens the weights of a Hugging Face folder: `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// When neither is there, a shard is missing, or as [`Checkpoint::open`].
+    pub async fn open_folder(folder: &std::path::Path) -> Result<Self> {
+        let index = folder.join("model.safetensors.index.json");
+        let names = if index.is_file() {
+            let bytes = std::fs::read(&index).map_err(|error| Error::io(&index, error))?;
+            safetensors::shard_names(&bytes).context(|| "model.safetensors.index.json")?
+        } else if folder.join("model.safetensors").is_file() {
+            vec!["model.safetensors".to_owned()]
+        } else {
+            return Err(Error::input(format!(
+                "{} has neither model.safetensors nor model.safetensors.index.json",
+                folder.display()
+            )));
+        };
+        let files = names.into_iter().map(|name| {
+            let source = super::source::FileSource::open(folder.join(&name))?;
+            Ok((name, source))
+        });
+        Self::open(files.collect::<Result<_>>()?).await
+    }
+}
+
+type Headers = (Vec<TensorInfo>, Option<BTreeMap<String, Value>>);
+
+async fn headers(source: &impl ByteSource) -> Result<Headers> {
+    let start = source.read(0, source.len().min(4) as usize).await?;
+    if start == gguf::MAGIC {
+        let header = gguf::read_header(source).await?;
+        return Ok((header.tensors, Some(header.metadata)));
+    }
+    Ok((safetensors::read_header(source).await?, None))
+}
+
+/// The tapped vision blocks: as the metadata flags them, or those that have tensors.
+fn taps(metadata: &BTreeMap<String, Value>, tensors: &[TensorInfo]) -> Vec<usize> {
+    let flags = metadata.get("clip.vision.is_deepstack_layers").and_then(Value::as_bools);
+    let mut taps: Vec<usize> = match flags {
+        Some(flags) => (0..flags.len()).filter(|block| flags[*block]).collect(),
+        None => tensors.iter().filter_map(|tensor| names::tapped_block(&tensor.name)).collect(),
+    };
+    taps.sort_unstable();
+    taps.dedup();
+    taps
+}
+
+/// `[D, C, T, ph, pw]` as a linear layer sees it: `[D, C * T * ph * pw]`.
+fn flat(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [out, rest @ ..] => vec![*out, rest.iter().product()],
+        [] => Vec::new(),
+    }
+}
+
+/// Frames `[D, C, ph, pw]` as the one matrix `[D, C * T * ph * pw]`.
+fn patch_embedding(file: usize, frames: BTreeMap<usize, TensorInfo>) -> Result<Entry> {
+    let pieces: Vec<(usize, TensorInfo)> = frames
+        .into_iter()
+        .enumerate()
+        .map(|(position, (frame, tensor))| (position == frame).then_some((file, tensor)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::model("a frame of v.patch_embd.weight is missing"))?;
+    let first = &pieces[0].1;
+    if first.shape.len() != 4 || pieces.iter().any(|(_, p)| p.shape != first.shape || p.dtype != first.dtype)
+    {
+        return Err(Error::model(format!(
+            "v.patch_embd.weight is {:?} as {}, expected 4 dimensions and the same for each frame",
+            first.shape, first.dtype
+        )));
+    }
+    let mut shape = flat(&first.shape);
+    shape[1] = shape[1].saturating_mul(pieces.len());
+    let info = TensorInfo::new(PATCH_EMBEDDING, first.dtype, shape)?;
+    Ok(Entry { info, pieces })
+}
+
+/// Frames `[D * C, ph * pw]` to `[D * C, T, ph * pw]`.
+fn interleave(entry: &Entry, frames: &[Vec<u8>]) -> Result<Vec<u8>> {
+    let shape = &entry.pieces[0].1.shape;
+    let planes = shape[0] * shape[1];
+    let plane = frames[0].len() / planes;
+    if plane * planes * frames.len() != entry.info.len as usize {
+        return Err(Error::internal("frames of the patch embedding do not add up"));
+    }
+    let mut bytes = Vec::with_capacity(entry.info.len as usize);
+    for index in 0..planes {
+        for frame in frames {
+            bytes.extend_from_slice(&frame[index * plane..(index + 1) * plane]);
+        }
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,328 @@
+//! A Hugging Face folder to a converted one: GGUF files, tokenizer, manifest.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::Checkpoint;
+use super::gguf::Value;
+use super::gguf_write::Writer;
+use super::layout::expected;
+use super::llama_cpp::{text_metadata, tokenizer_metadata, vision_metadata};
+use super::manifest::{FORMAT, FileEntry, Hasher, Manifest, Role, VERSION};
+use super::names::{PATCH_EMBEDDING, POSITION_TABLE, Part, to_gguf};
+use super::quant::{decode_f32, quantise};
+use super::report::LoadReport;
+use super::source::FileSource;
+use super::tensor::{DType, TensorInfo};
+use crate::config::{ImageConfig, ModelConfig, VisionConfig};
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// Values that are converted at a time, so that no table lies whole in memory.
+const CHUNK_VALUES: usize = 4 << 20;
+
+/// Longest JSON file that is read, in bytes; a tokenizer of 250,000 tokens has 20 MB.
+const MAX_JSON: u64 = 256 << 20;
+
+/// What to convert.
+#[derive(Debug, Clone)]
+pub struct ConvertJob {
+    /// The Hugging Face folder.
+    pub model_dir: PathBuf,
+    /// Type of the matrices.
+    pub quant: DType,
+    /// The folder to write, made where it is not there.
+    pub out_dir: PathBuf,
+    /// A `LoRA` adapter to merge.
+    pub adapter: Option<PathBuf>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone)]
+pub struct ConvertReport {
+    /// The manifest as written.
+    pub manifest: Manifest,
+    /// The checkpoint compared with its configuration.
+    pub load: LoadReport,
+    /// Matrices whose rows are no whole number of blocks, stored as f16.
+    pub fallbacks: Vec<String>,
+}
+
+/// Converts a folder with `config.json`, safetensors, `tokenizer.json`,
+/// `preprocessor_config.json` and perhaps `imatch.json`.
+///
+/// Matrices become `quant`; vectors (norms, biases) and the position table stay f32; rows
+/// that are no multiple of 32 become f16. Files get their names when they are complete, the
+/// manifest last.
+///
+/// # Errors
+/// When the folder is incomplete or contradicts itself, `out_dir` is `model_dir`, a value is
+/// not finite in its new type, or a file cannot be written.
+pub async fn convert(job: ConvertJob) -> Result<ConvertReport> {
+    let ConvertJob { model_dir, quant, out_dir, adapter } = job;
+    if adapter.is_some() {
+        return Err(Error::unsupported("merging an adapter while converting is not supported yet"));
+    }
+    let model = Model::open(&model_dir).await?;
+    fs::create_dir_all(&out_dir).map_err(|error| Error::io(&out_dir, error))?;
+    if same_folder(&model_dir, &out_dir)? {
+        return Err(Error::input(format!(
+            "{} is the model itself, choose another folder",
+            out_dir.display()
+        )));
+    }
+    let name = folder_name(&model_dir);
+    let mut text = text_metadata(&model.config, &name, quant);
+    text.extend(tokenizer_metadata(&model.tokenizer, model.config.text.vocab_size)?);
+    let vision = vision_metadata(&model.config, &model.image, &name, quant);
+    let (text_path, vision_path) = (format!("model-{quant}.gguf"), format!("mmproj-{quant}.gguf"));
+    let plan = |part| plan(&model.config, quant, part);
+    let files = vec![
+        model.write(&out_dir, &text_path, &text, &plan(Part::Text)?).await?.entry(Role::Text),
+        model.write(&out_dir, &vision_path, &vision, &plan(Part::Vision)?).await?.entry(Role::Vision),
+        write_file(&out_dir, "tokenizer.json", &model.tokenizer)?.entry(Role::Tokenizer),
+    ];
+    let manifest = model.manifest(name, quant, files)?;
+    write_file(&out_dir, "manifest.json", &manifest.to_bytes()?)?;
+    let fallbacks = fallbacks(&model.config, quant);
+    Ok(ConvertReport { manifest, load: model.load, fallbacks })
+}
+
+/// A Hugging Face folder, checked against its own configuration.
+struct Model {
+    config: ModelConfig,
+    image: ImageConfig,
+    tokenizer: Vec<u8>,
+    scoring: Option<serde_json::Map<String, serde_json::Value>>,
+    checkpoint: Checkpoint<FileSource>,
+    load: LoadReport,
+}
+
+impl Model {
+    async fn open(folder: &Path) -> Result<Self> {
+        let config = ModelConfig::from_json(&read(folder, "config.json")?).context(|| "config.json")?;
+        let image = ImageConfig::from_json(&read(folder, "preprocessor_config.json")?, &config)
+            .context(|| "preprocessor_config.json")?;
+        let tokenizer = read(folder, "tokenizer.json")?;
+        let scoring = if folder.join("imatch.json").exists() {
+            let object = serde_json::from_slice(&read(folder, "imatch.json")?)
+                .map_err(|error| Error::model("imatch.json is malformed").with_source(error))?;
+            Some(object)
+        } else {
+            None
+        };
+        let checkpoint = Checkpoint::open_folder(folder).await?;
+        let load = LoadReport::compare(&expected(&config), checkpoint.tensors()).complete()?;
+        Ok(Self { config, image, tokenizer, scoring, checkpoint, load })
+    }
+
+    fn manifest(&self, name: String, quant: DType, files: Vec<FileEntry>) -> Result<Manifest> {
+        let object = |value: serde_json::Value| match value {
+            serde_json::Value::Object(map) => Ok(map),
+            _ => Err(Error::internal("a configuration that is no object")),
+        };
+        Ok(Manifest {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            name,
+            architecture: self.config.architecture.clone(),
+            quantization: quant.name().to_owned(),
+            license: None,
+            description: None,
+            config: object(self.config.to_json())?,
+            preprocessor: object(self.image.to_json())?,
+            scoring: self.scoring.clone(),
+            files,
+            golden: Vec::new(),
+        })
+    }
+
+    /// Writes one GGUF file.
+    async fn write(
+        &self,
+        folder: &Path,
+        path: &str,
+        metadata: &[(String, Value)],
+        plan: &[Planned],
+    ) -> Result<Written> {
+        let out = Output::create(folder, path)?;
+        let infos: Vec<TensorInfo> = plan.iter().map(|planned| planned.info.clone()).collect();
+        let mut writer = Writer::start(out, metadata, &infos).context(|| path.to_owned())?;
+        for planned in plan {
+            self.write_tensor(planned, &mut writer).await.context(|| planned.canonical.clone())?;
+        }
+        writer.finish().context(|| path.to_owned())?.commit(path)
+    }
+
+    async fn write_tensor(&self, planned: &Planned, writer: &mut Writer<Output>) -> Result<()> {
+        let Planned { canonical, info, frame } = planned;
+        if let Some(frame) = *frame {
+            let (stored, bytes) = self.checkpoint.read(canonical).await?;
+            let values = take_frame(&decode_f32(&stored, &bytes)?, &self.config.vision, frame);
+            return writer.write(&quantise(&values, &info.shape, info.dtype)?);
+        }
+        let &[n_rows, width] = info.shape.as_slice() else {
+            let (stored, bytes) = self.checkpoint.read(canonical).await?;
+            return writer.write(&quantise(&decode_f32(&stored, &bytes)?, &info.shape, info.dtype)?);
+        };
+        let step = (CHUNK_VALUES / width).max(1);
+        for start in (0..n_rows).step_by(step) {
+            let end = (start + step).min(n_rows);
+            let ids: Vec<u32> = (start as u32..end as u32).collect();
+            let values = self.checkpoint.rows(canonical, &ids).await?;
+            writer.write(&quantise(&values, &[end - start, width], info.dtype)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A tensor to write.
+struct Planned {
+    canonical: String,
+    /// GGUF name, type and shape.
+    info: TensorInfo,
+    /// Which frame of the patch embedding, for that tensor only.
+    frame: Option<usize>,
+}
+
+fn plan(config: &ModelConfig, quant: DType, part: Part) -> Result<Vec<Planned>> {
+    let taps = &config.vision.deepstack_visual_indexes;
+    let mut plan = Vec::new();
+    for (canonical, shape) in expected(config) {
+        let (name, owner) = to_gguf(&canonical, taps)
+            .ok_or_else(|| Error::internal(format!("tensor {canonical} has no name in GGUF")))?;
+        if owner != part {
+            continue;
+        }
+        if canonical == PATCH_EMBEDDING {
+            let vision = &config.vision;
+            let shape = vec![vision.hidden_size, vision.in_channels, vision.patch_size, vision.patch_size];
+            for frame in 0..vision.temporal_patch_size {
+                let name = if frame == 0 { name.clone() } else { format!("{name}.{frame}") };
+                let info = TensorInfo::new(name, patch_type(quant), shape.clone())?;
+                plan.push(Planned { canonical: canonical.clone(), info, frame: Some(frame) });
+            }
+        } else {
+            let dtype = if canonical == POSITION_TABLE { DType::F32 } else { quant.storable(&shape) };
+            plan.push(Planned { info: TensorInfo::new(name, dtype, shape)?, canonical, frame: None });
+        }
+    }
+    Ok(plan)
+}
+
+/// Convolution kernels are not quantised, as other GGUF tools expect.
+fn patch_type(quant: DType) -> DType {
+    if quant.is_quantised() { DType::F16 } else { quant }
+}
+
+/// Matrices that are not stored as asked for because of their rows.
+fn fallbacks(config: &ModelConfig, quant: DType) -> Vec<String> {
+    expected(config)
+        .into_iter()
+        .filter(|(name, shape)| name != POSITION_TABLE && shape.len() > 1)
+        .filter(|(name, shape)| {
+            let stored = if name == PATCH_EMBEDDING { patch_type(quant) } else { quant.storable(shape) };
+            stored != quant
+        })
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// One frame `[D, C, ph * pw]` of `[D, C, T, ph * pw]`.
+fn take_frame(values: &[f32], vision: &VisionConfig, frame: usize) -> Vec<f32> {
+    let plane = vision.patch_size * vision.patch_size;
+    let planes = values.chunks_exact(plane).skip(frame).step_by(vision.temporal_patch_size);
+    planes.flatten().copied().collect()
+}
+
+/// A file under another name until it is complete, hashed on its way.
+#[derive(Debug)]
+struct Output {
+    out: Option<BufWriter<File>>,
+    hasher: Hasher,
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Output {
+    fn create(folder: &Path, name: &str) -> Result<Self> {
+        let (part, path) = (folder.join(format!("{name}.part")), folder.join(name));
+        let file = File::create(&part).map_err(|error| Error::io(&part, error))?;
+        Ok(Self { out: Some(BufWriter::with_capacity(1 << 20, file)), hasher: Hasher::default(), part, path })
+    }
+
+    fn commit(mut self, name: &str) -> Result<Written> {
+        let done = self.flush().and_then(|()| {
+            drop(self.out.take());
+            fs::rename(&self.part, &self.path)
+        });
+        done.map_err(|error| Error::io(&self.path, error))?;
+        let (bytes, sha256) = std::mem::take(&mut self.hasher).finish();
+        Ok(Written { path: name.to_owned(), bytes, sha256 })
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.out.as_mut().map_or(Ok(0), |out| out.write(bytes))?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Only a file that was not completed still has its stream; a leftover does no harm.
+        if self.out.take().is_some() {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}
+
+/// A file that is complete.
+struct Written {
+    path: String,
+    bytes: u64,
+    sha256: String,
+}
+
+impl Written {
+    fn entry(self, role: Role) -> FileEntry {
+        FileEntry { path: self.path, role, bytes: self.bytes, sha256: self.sha256 }
+    }
+}
+
+fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<Written> {
+    let mut out = Output::create(folder, name)?;
+    out.write_all(bytes).map_err(|error| Error::io(&out.part, error))?;
+    out.commit(name)
+}
+
+fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let path = folder.join(name);
+    let metadata = fs::metadata(&path).map_err(|error| Error::io(&path, error))?;
+    if metadata.len() > MAX_JSON {
+        return Err(Error::model(format!(
+            "{} has {} bytes, expected at most {MAX_JSON}",
+            path.display(),
+            metadata.len()
+        )));
+    }
+    fs::read(&path).map_err(|error| Error::io(&path, error))
+}
+
+fn same_folder(a: &Path, b: &Path) -> Result<bool> {
+    let real = |path: &Path| path.canonicalize().map_err(|error| Error::io(path, error));
+    Ok(real(a)? == real(b)?)
+}
+
+/// The folder's own name, also for `.` and `..`.
+fn folder_name(folder: &Path) -> String {
+    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    real.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,185 @@
+//! The metadata that llama.cpp and tools like it want to find in GGUF files.
+//!
+//! Source: `conversion/qwen3vl.py`, `gguf/constants.py` of llama.cpp.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::gguf::{Array, Value};
+use super::tensor::{DType, shown};
+use crate::config::{ImageConfig, ModelConfig};
+use crate::{Error, Result};
+
+/// `general.quantization_version` (`GGML_QNT_VERSION`).
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// `enum llama_ftype`: what most weights are.
+const fn file_type(dtype: DType) -> u32 {
+    match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q8_0 => 7,
+        DType::BF16 => 32,
+    }
+}
+
+type Entries = Vec<(String, Value)>;
+
+fn general(architecture: &str, kind: &str, name: &str, quant: DType) -> Entries {
+    vec![
+        ("general.architecture".to_owned(), architecture.into()),
+        ("general.type".to_owned(), kind.into()),
+        ("general.name".to_owned(), name.into()),
+        ("general.quantization_version".to_owned(), Value::U32(QUANTIZATION_VERSION)),
+        ("general.file_type".to_owned(), Value::U32(file_type(quant))),
+    ]
+}
+
+/// Metadata of the decoder's file, architecture `qwen3vl`.
+pub fn text_metadata(config: &ModelConfig, name: &str, quant: DType) -> Vec<(String, Value)> {
+    let text = &config.text;
+    let count = |value: usize| Value::U32(u32::try_from(value).unwrap_or(u32::MAX));
+    let [time, height, width] = text.mrope_section.map(|size| size as i32);
+    let levels = config.vision.deepstack_visual_indexes.len();
+    let mut entries = general("qwen3vl", "model", name, quant);
+    entries.extend(
+        [
+            ("context_length", count(text.max_position_embeddings)),
+            ("embedding_length", count(text.hidden_size)),
+            ("block_count", count(text.num_hidden_layers)),
+            ("feed_forward_length", count(text.intermediate_size)),
+            ("attention.head_count", count(text.num_attention_heads)),
+            ("attention.head_count_kv", count(text.num_key_value_heads)),
+            ("attention.key_length", count(text.head_dim)),
+            ("attention.value_length", count(text.head_dim)),
+            ("attention.layer_norm_rms_epsilon", Value::F32(text.rms_norm_eps as f32)),
+            ("rope.freq_base", Value::F32(text.rope_theta as f32)),
+            ("rope.dimension_count", count(text.head_dim)),
+            // Four axes there; the last is not used by pictures.
+            ("rope.dimension_sections", Value::Array(Array::I32(vec![time, height, width, 0]))),
+            ("n_deepstack_layers", count(levels)),
+            ("vocab_size", count(text.vocab_size)),
+        ]
+        .map(|(key, value)| (format!("qwen3vl.{key}"), value)),
+    );
+    entries
+}
+
+/// Metadata of the vision tower's file, architecture `clip`.
+pub fn vision_metadata(
+    config: &ModelConfig,
+    image: &ImageConfig,
+    name: &str,
+    quant: DType,
+) -> Vec<(String, Value)> {
+    let vision = &config.vision;
+    let count = |value: usize| Value::U32(u32::try_from(value).unwrap_or(u32::MAX));
+    let floats = |values: [f64; 3]| Value::Array(Array::F32(values.map(|value| value as f32).to_vec()));
+    let taps = &vision.deepstack_visual_indexes;
+    let flags = (0..vision.depth).map(|block| taps.contains(&block)).collect();
+    // llama.cpp derives the side of the position table from a nominal picture.
+    let side = vision.num_position_embeddings.isqrt() * vision.patch_size;
+    let mut entries = general("clip", "mmproj", name, quant);
+    entries.extend(
+        [
+            ("has_vision_encoder", Value::Bool(true)),
+            ("projector_type", "qwen3vl_merger".into()),
+            ("use_gelu", Value::Bool(true)),
+            ("vision.image_size", count(side)),
+            ("vision.patch_size", count(vision.patch_size)),
+            ("vision.embedding_length", count(vision.hidden_size)),
+            ("vision.feed_forward_length", count(vision.intermediate_size)),
+            ("vision.projection_dim", count(vision.out_hidden_size)),
+            ("vision.block_count", count(vision.depth)),
+            ("vision.attention.head_count", count(vision.num_heads)),
+            // The converter of llama.cpp writes the decoder's epsilon here.
+            ("vision.attention.layer_norm_epsilon", Value::F32(config.text.rms_norm_eps as f32)),
+            ("vision.spatial_merge_size", count(vision.spatial_merge_size)),
+            ("vision.image_mean", floats(image.mean)),
+            ("vision.image_std", floats(image.std)),
+            ("vision.image_min_pixels", count(image.min_pixels)),
+            ("vision.image_max_pixels", count(image.max_pixels)),
+            ("vision.is_deepstack_layers", Value::Array(Array::Bool(flags))),
+        ]
+        .map(|(key, value)| (format!("clip.{key}"), value)),
+    );
+    entries
+}
+
+/// Token types (`enum llama_token_type`).
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+/// The vocabulary of a byte-level BPE `tokenizer.json`, padded to `vocab_size` rows.
+///
+/// # Errors
+/// When it is no such file or an id is not below `vocab_size`.
+pub fn tokenizer_metadata(tokenizer_json: &[u8], vocab_size: usize) -> Result<Vec<(String, Value)>> {
+    let json: Json = serde_json::from_slice(tokenizer_json)
+        .map_err(|error| Error::model("tokenizer.json is malformed").with_source(error))?;
+    if json.pointer("/model/type").and_then(Json::as_str) != Some("BPE") {
+        return Err(Error::unsupported("tokenizer.json: model.type is not \"BPE\""));
+    }
+    let mut tokens: BTreeMap<usize, (String, i32)> = BTreeMap::new();
+    let vocab = json.pointer("/model/vocab").and_then(Json::as_object);
+    for (token, id) in vocab.ok_or_else(|| Error::model("tokenizer.json: model.vocab is missing"))? {
+        tokens.insert(token_id(id, vocab_size)?, (token.clone(), NORMAL));
+    }
+    let added = json.get("added_tokens").and_then(Json::as_array);
+    let mut special = BTreeMap::new();
+    for token in added.into_iter().flatten() {
+        let id = token_id(&token["id"], vocab_size)?;
+        let content = token["content"].as_str().unwrap_or_default().to_owned();
+        let kind = if token["special"].as_bool() == Some(true) { CONTROL } else { USER_DEFINED };
+        special.insert(content.clone(), id);
+        tokens.insert(id, (content, kind));
+    }
+    let (names, kinds) = (0..vocab_size)
+        .map(|id| tokens.remove(&id).unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED)))
+        .unzip();
+    let mut entries = vec![
+        ("tokenizer.ggml.model".to_owned(), "gpt2".into()),
+        ("tokenizer.ggml.pre".to_owned(), "qwen2".into()),
+        ("tokenizer.ggml.tokens".to_owned(), Value::Array(Array::String(names))),
+        ("tokenizer.ggml.token_type".to_owned(), Value::Array(Array::I32(kinds))),
+        ("tokenizer.ggml.merges".to_owned(), Value::Array(Array::String(merges(&json)?))),
+        ("tokenizer.ggml.add_bos_token".to_owned(), Value::Bool(false)),
+    ];
+    for (key, token) in [("eos", "<|im_end|>"), ("padding", "<|endoftext|>"), ("bos", "<|endoftext|>")] {
+        if let Some(id) = special.get(token) {
+            entries.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(*id as u32)));
+        }
+    }
+    Ok(entries)
+}
+
+fn token_id(id: &Json, vocab_size: usize) -> Result<usize> {
+    id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|id| *id < vocab_size).ok_or_else(|| {
+        Error::model(format!(
+            "tokenizer.json: a token has id {}, expected below {vocab_size}",
+            shown(&id.to_string())
+        ))
+    })
+}
+
+/// Merges as strings `a b`, whichever of the two forms the file has.
+fn merges(json: &Json) -> Result<Vec<String>> {
+    let merges = json.pointer("/model/merges").and_then(Json::as_array);
+    let merges = merges.ok_or_else(|| Error::model("tokenizer.json: model.merges is missing"))?;
+    merges
+        .iter()
+        .map(|merge| match merge {
+            Json::String(text) => Some(text.clone()),
+            Json::Array(pair) => match pair.as_slice() {
+                [Json::String(left), Json::String(right)] => Some(format!("{left} {right}")),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect::<Option<_>>()
+        .ok_or_else(|| Error::model("tokenizer.json: model.merges holds something else than pairs"))
+}
