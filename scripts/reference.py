@@ -790,7 +790,7 @@ def score(golden):
     from transformers.decision.template_utils import Question
 
     random.seed(7)
-    rows = [[1 / 15] * 15, [1.0] + [0.0] * 14, [0.5, 0.5], [0.9, 0.1], [0.5] + [0.0] * 13 + [0.5], [0.2, 0.5, 0.3]]
+    rows = [[1 / 15] * 15, [1.0] + [0.0] * 14, [0.5, 0.5], [0.9, 0.1], [0.5] + [0.0] * 13 + [0.5], [0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]
     for n in [2, 3, 5, 15, 15, 15]:
         weights = [random.random() ** 3 for _ in range(n)]
         rows.append([weight / sum(weights) for weight in weights])

@@ -37,7 +37,7 @@ fn equal_logits_give_the_middle_level_without_confidence() {
     close(result.expected_level.unwrap(), 8.0, TOLERANCE);
     close(result.score, 3.0, TOLERANCE);
     assert_eq!(result.levels.len(), 15);
-    // The lowest of equals counts as most likely: 7 levels away on average, nearer the middle 3.73.
+    // The lowest of equals counts as most likely: 7 levels away on average, against 3.73 from the middle.
     close(result.confidence, 0.0, TOLERANCE);
 }
 
@@ -225,7 +225,7 @@ fn answers_are_one_id_each_and_all_distinct() {
     options.overall.tokens[3] = "zebra".into();
     let error = AnswerTokens::resolve(&tokenizer, &options).unwrap_err();
     assert!(error.kind() == Kind::Model && error.to_string().contains("\"zebra\""), "{error}");
-    // The angstrom sign is normalised to the letter, so the two are one token.
+    // The Kelvin sign is normalised to the letter K, so the two are one token.
     options.overall.tokens = vec!["\u{212a}".into(), "K".into()];
     let error = AnswerTokens::resolve(&tokenizer, &options).unwrap_err().to_string();
     assert!(error.contains("share the id"), "{error}");
