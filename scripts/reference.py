@@ -575,6 +575,13 @@ def image_sources(folder):
     save("grey.jpg", smooth.convert("L"), quality=90)
     save("cmyk.jpg", smooth.convert("CMYK"), quality=90)
     save("lossless.webp", Image.fromarray(rgba), lossless=True, exact=True, exif=orientation(8))
+    save("prefixed.webp", colour, lossless=True, exif=orientation(3))
+    # Some writers put JPEG's prefix before the EXIF block; Pillow does not, but reads it.
+    webp = (folder / "prefixed.webp").read_bytes()
+    start = webp.index(b"EXIF")
+    exif = b"Exif\0\0" + webp[start + 8:]
+    body = webp[8:start] + b"EXIF" + struct.pack("<I", len(exif)) + exif
+    (folder / "prefixed.webp").write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
     save("lossy.webp", smooth, quality=90)
     save("lossy_alpha.webp", Image.fromarray(rgba), quality=90)
     save("animated.webp", Image.fromarray(rgba), save_all=True, append_images=[colour], lossless=True)

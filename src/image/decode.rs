@@ -36,8 +36,9 @@ const MAX_METADATA_BYTES: u64 = 64 << 20;
 ///   is what Pillow's `convert("RGB")` does to it.
 /// - An animation gives its first frame.
 ///
-/// PNG and lossless WebP are equal to Pillow's pixels; JPEG decoders differ from
-/// each other by a few levels.
+/// PNG and WebP are equal to Pillow's pixels. JPEG decoders differ from each other:
+/// by at most 3 levels where colour is stored in full, by more at edges of saturated
+/// colour where it is not.
 ///
 /// # Errors
 /// The file is empty, too large, of another format, truncated or corrupt, or its
