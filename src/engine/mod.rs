@@ -1,1 +1,4 @@
-//! (to be written)
+//! Picture and questions to scores.
+
+pub mod plan;
+pub mod prefix;

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
-use burn::tensor::activation::gelu_approximate;
+use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::attention::{attend, heads};
@@ -172,7 +172,7 @@ impl VisionAttention {
 
 impl VisionMlp {
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.linear_fc2.forward(gelu_approximate(self.linear_fc1.forward(hidden)))
+        self.linear_fc2.forward(gelu_tanh(self.linear_fc1.forward(hidden)))
     }
 }
 
@@ -223,4 +223,12 @@ pub(crate) fn merge_block_order([h, w]: [usize; 2], merge: usize) -> Vec<[usize;
         }
     }
     order
+}
+
+/// GELU in its tanh form (`gelu_pytorch_tanh`), written as `x sigmoid(2 z)` because
+/// `(1 + tanh z) / 2 = sigmoid(2 z)`: one exponential instead of a power and a tanh.
+fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
+    let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+    let cubic = x.clone() * x.clone() * (0.044_715 * scale) + scale;
+    x.clone() * sigmoid(x * cubic)
 }

@@ -1,1 +1,11 @@
-//! (to be written)
+//! Training: native only, on top of everything that scores.
+
+mod batch;
+mod fit;
+mod objective;
+mod shapes;
+
+pub use batch::{Batch, Item};
+pub use fit::{Run, Schedule, Source, StepLog};
+pub use objective::{Learner, Objective, cross_entropy};
+pub use shapes::{Blueprint, CLASSES, SIDE, Scenes, request};

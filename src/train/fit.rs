@@ -1,0 +1,232 @@
+//! The training loop: deterministic, checkpointed, resumable.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::Module;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::store::ModuleRecord;
+use burn::tensor::Device;
+
+use super::batch::{Batch, Item};
+use super::objective::Learner;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+
+/// How long and how fast.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Schedule {
+    /// Steps in which only the vision tower learns, from the auxiliary loss.
+    pub see_steps: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// Pictures per step while seeing.
+    pub see_batch: usize,
+    /// Pictures per step while answering.
+    pub batch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warm-up at the start of each of the two phases.
+    pub warmup: usize,
+    /// Decoupled weight decay of `AdamW`.
+    pub weight_decay: f64,
+    /// Weight of the auxiliary loss beside the answers' loss.
+    pub auxiliary: f64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+}
+
+impl Schedule {
+    /// Learning rate of a step: warm-up at the start of each phase, then a half cosine down to
+    /// 2 % of the peak at the last step.
+    pub fn learning_rate_at(&self, step: usize) -> f64 {
+        let since = if step < self.see_steps { step } else { step - self.see_steps };
+        let warm = ((since + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+        let progress = step as f64 / self.steps.max(1) as f64;
+        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        self.learning_rate * warm * (0.02 + 0.98 * cosine)
+    }
+}
+
+/// Where items come from: the items of a step depend on the step alone.
+pub trait Source: Sync {
+    /// The items of one step; `answer` says whether their questions will be asked.
+    fn items(&self, step: usize, count: usize, answer: bool) -> Result<Vec<Item>>;
+}
+
+/// What one step measured.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct StepLog {
+    /// The step, from 0.
+    pub step: usize,
+    /// Cross-entropy of the answers; absent while only seeing.
+    pub answer_loss: Option<f32>,
+    /// Auxiliary loss.
+    pub auxiliary_loss: Option<f32>,
+    /// Learning rate.
+    pub learning_rate: f64,
+}
+
+/// A run folder with its learner.
+pub struct Run<'a> {
+    /// Where checkpoints and logs go.
+    pub dir: PathBuf,
+    /// The model's configuration.
+    pub config: &'a ModelConfig,
+    /// How long and how fast.
+    pub schedule: Schedule,
+    /// Where to compute, with automatic differentiation.
+    pub device: Device,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct State {
+    next_step: usize,
+    schedule: Schedule,
+}
+
+impl Run<'_> {
+    /// Trains from the last checkpoint in the run folder, or from `learner` where there is none,
+    /// and calls `report` after every step.
+    ///
+    /// # Errors
+    /// When items cannot be made, files cannot be written or the loss is not finite.
+    pub fn train(
+        &self,
+        learner: Learner,
+        source: &impl Source,
+        mut report: impl FnMut(&StepLog) -> Result<()>,
+    ) -> Result<Learner> {
+        let (mut learner, mut optimizer, first) = self.restore(learner)?;
+        let schedule = &self.schedule;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = sync_channel(2);
+            scope.spawn(move || {
+                for step in first..schedule.steps {
+                    let answer = step >= schedule.see_steps;
+                    let count = if answer { schedule.batch } else { schedule.see_batch };
+                    if sender.send(source.items(step, count, answer)).is_err() {
+                        return;
+                    }
+                }
+            });
+            for step in first..schedule.steps {
+                let items = receiver.recv().map_err(|_| Error::internal("the data thread ended early"))??;
+                let batch = Batch::new(&items, self.config, &self.device)?;
+                let log;
+                (learner, log) = self.step(step, learner, &mut optimizer, &batch)?;
+                report(&log)?;
+                if (step + 1) % schedule.checkpoint_every == 0 || step + 1 == schedule.steps {
+                    self.save(&learner, &optimizer, step + 1)?;
+                }
+            }
+            Ok(learner)
+        })
+    }
+
+    fn step(
+        &self,
+        step: usize,
+        learner: Learner,
+        optimizer: &mut ModuleOptimizer,
+        batch: &Batch,
+    ) -> Result<(Learner, StepLog)> {
+        let (answer, auxiliary) = if step < self.schedule.see_steps {
+            (None, Some(pollster::block_on(learner.see(batch))?))
+        } else {
+            let objective = pollster::block_on(learner.answer(batch))?;
+            (Some(objective.answer), objective.auxiliary)
+        };
+        let scalar = |loss: &burn::tensor::Tensor<1>| -> Result<f32> {
+            let value: f32 = loss.clone().into_scalar();
+            if value.is_finite() {
+                Ok(value)
+            } else {
+                Err(Error::internal(format!("the loss of step {step} is {value}; the last checkpoint is intact")))
+            }
+        };
+        let log = StepLog {
+            step,
+            answer_loss: answer.as_ref().map(scalar).transpose()?,
+            auxiliary_loss: auxiliary.as_ref().map(scalar).transpose()?,
+            learning_rate: self.schedule.learning_rate_at(step),
+        };
+        let weight = if answer.is_some() { self.schedule.auxiliary } else { 1.0 };
+        let loss = match (answer, auxiliary) {
+            (Some(answer), Some(auxiliary)) => answer + auxiliary * weight,
+            (Some(loss), None) => loss,
+            (None, Some(loss)) => loss,
+            (None, None) => return Err(Error::internal("a step needs a loss")),
+        };
+        let gradients = GradientsParams::from_grads(loss.backward(), &learner);
+        let learner = optimizer.step(log.learning_rate, learner, gradients);
+        Ok((learner, log))
+    }
+
+    fn optimizer(&self) -> ModuleOptimizer {
+        AdamWConfig::new()
+            .with_beta_2(0.98)
+            .with_weight_decay(self.schedule.weight_decay as f32)
+            .init()
+            .with_grad_clipping(GradientClippingConfig::Norm(1.0).init())
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.dir.join("checkpoint")
+    }
+
+    fn restore(&self, learner: Learner) -> Result<(Learner, ModuleOptimizer, usize)> {
+        let dir = self.checkpoint();
+        let optimizer = self.optimizer();
+        if !dir.exists() {
+            return Ok((learner, optimizer, 0));
+        }
+        let path = dir.join("state.json");
+        let text = fs::read(&path).map_err(|error| Error::io(&path, error))?;
+        let state: State = serde_json::from_slice(&text)
+            .map_err(|error| Error::input(format!("{} is not a checkpoint", path.display())).with_source(error))?;
+        if state.schedule != self.schedule {
+            return Err(Error::input(format!(
+                "{} was written with another schedule; resume with the same options or choose another run folder",
+                dir.display()
+            )));
+        }
+        let broken = |error: burn::store::RecordError| {
+            Error::input(format!("the checkpoint in {} cannot be read", dir.display())).with_source(error.to_string())
+        };
+        let record = ModuleRecord::load(dir.join("learner.bpk")).map_err(broken)?;
+        let learner = learner.try_load_record(record).map_err(broken)?;
+        let optimizer = optimizer.load(dir.join("optimizer.bpk")).map_err(broken)?;
+        Ok((learner, optimizer, state.next_step))
+    }
+
+    /// Writes a checkpoint beside the old one and swaps the two by renaming.
+    fn save(&self, learner: &Learner, optimizer: &ModuleOptimizer, next_step: usize) -> Result<()> {
+        let (new, old) = (self.dir.join("checkpoint.new"), self.dir.join("checkpoint.old"));
+        remove(&new)?;
+        fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;
+        let failed = |error: burn::store::RecordError| {
+            Error::new(crate::error::Kind::Io, format!("cannot write the checkpoint {}", new.display()))
+                .with_source(error.to_string())
+        };
+        learner.clone().into_record().save(new.join("learner.bpk")).map_err(failed)?;
+        optimizer.save(new.join("optimizer.bpk")).map_err(failed)?;
+        let state = State { next_step, schedule: self.schedule.clone() };
+        let path = new.join("state.json");
+        fs::write(&path, serde_json::to_vec_pretty(&state).map_err(|e| Error::internal(e.to_string()))?)
+            .map_err(|error| Error::io(&path, error))?;
+        remove(&old)?;
+        let current = self.checkpoint();
+        if current.exists() {
+            fs::rename(&current, &old).map_err(|error| Error::io(&current, error))?;
+        }
+        fs::rename(&new, &current).map_err(|error| Error::io(&new, error))?;
+        remove(&old)
+    }
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    if dir.exists() { fs::remove_dir_all(dir).map_err(|error| Error::io(dir, error)) } else { Ok(()) }
+}

@@ -1,0 +1,123 @@
+//! What training minimises: cross-entropy at one position per question, and a dense
+//! auxiliary loss on the picture tokens where nothing is pretrained.
+
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::batch::{Batch, Tokens};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::model::{DecoderInput, Linear, VisionLanguageModel};
+
+/// The model together with what it needs only while it learns.
+#[derive(Module, Debug)]
+pub struct Learner {
+    /// What is exported.
+    pub model: VisionLanguageModel,
+    /// Embedding table, tied to the output head, `[V, D]`.
+    pub embed_tokens: Param<Tensor<2>>,
+    /// Reads the dense truth off each picture token; dropped on export.
+    pub auxiliary: Linear,
+}
+
+/// The two parts of the loss and the logits behind the first.
+#[derive(Debug)]
+pub struct Objective {
+    /// Mean cross-entropy of the answers, `[1]`.
+    pub answer: Tensor<1>,
+    /// Mean over cells of the auxiliary binary cross-entropies, `[1]`.
+    pub auxiliary: Option<Tensor<1>>,
+    /// Logits over the vocabulary, `[Q, V]`.
+    pub logits: Tensor<2>,
+}
+
+impl Learner {
+    /// Random parameters; `classes` is the width of the dense truth.
+    pub fn new(config: &ModelConfig, classes: usize, device: &Device) -> Self {
+        let width = config.text.hidden_size;
+        Self {
+            model: VisionLanguageModel::new(config, device),
+            embed_tokens: Initializer::Normal { mean: 0.0, std: 0.05 }
+                .init([config.text.vocab_size, width], device),
+            auxiliary: Linear::new(width, classes, true, device),
+        }
+    }
+
+    /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
+    pub async fn see(&self, batch: &Batch) -> Result<Tensor<1>> {
+        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
+        Ok(self.auxiliary_loss(features.tokens, batch).unwrap_or_else(|| Tensor::zeros([1], &batch.patches.device())))
+    }
+
+    /// Answers every question of a batch.
+    pub async fn answer(&self, batch: &Batch) -> Result<Objective> {
+        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
+        let [b, t] = batch.prefix.size;
+        let [_, m, width] = features.tokens.dims();
+        let rows = self.embed(&batch.prefix);
+        let (start, end) = (batch.image_start, batch.image_start + m);
+        let embeds = Tensor::cat(
+            vec![rows.clone().narrow(1, 0, start), features.tokens.clone(), rows.narrow(1, end, t - end)],
+            1,
+        );
+        debug_assert_eq!(embeds.dims(), [b, t, width], "the picture fills its placeholders");
+        let prefix = DecoderInput {
+            embeds,
+            rotary: batch.prefix.rotary.clone(),
+            mask: batch.prefix.mask.clone(),
+            deepstack: Some((&features.deepstack, start)),
+            cache: None,
+        };
+        let (_, cache) = self.model.language_model.forward(prefix, &()).await?;
+        let questions = DecoderInput {
+            embeds: self.embed(&batch.questions),
+            rotary: batch.questions.rotary.clone(),
+            mask: batch.questions.mask.clone(),
+            deepstack: None,
+            cache: Some(&cache.select(&batch.items)),
+        };
+        let (hidden, _) = self.model.language_model.forward(questions, &()).await?;
+        let [q, t, _] = hidden.dims();
+        let answers = hidden.reshape([q * t, width]).select(0, batch.answers.clone());
+        let normed = self.model.language_model.final_norm(answers.reshape([1, q, width]), &());
+        let logits = normed.reshape([q, width]).matmul(self.embed_tokens.val().transpose());
+        Ok(Objective {
+            answer: cross_entropy(logits.clone(), batch.targets.clone(), batch.weights.clone()),
+            auxiliary: self.auxiliary_loss(features.tokens, batch),
+            logits,
+        })
+    }
+
+    /// # Shapes
+    /// - output: `[B, T, D]`
+    fn embed(&self, tokens: &Tokens) -> Tensor<3> {
+        let table = self.embed_tokens.val();
+        let [b, t] = tokens.size;
+        let [_, width] = table.dims();
+        table.select(0, tokens.ids.clone()).reshape([b, t, width])
+    }
+
+    fn auxiliary_loss(&self, tokens: Tensor<3>, batch: &Batch) -> Option<Tensor<1>> {
+        let truth = batch.cells.clone()?;
+        let [b, m, _] = truth.dims();
+        let logits = self.auxiliary.forward(tokens);
+        // Binary cross-entropy of logits x and truth y, without overflow: max(x, 0) - x y + ln(1 + exp(-|x|)).
+        let loss = logits.clone().clamp_min(0.0) - logits.clone() * truth + logits.abs().neg().exp().log1p();
+        Some(loss.sum() / (b * m) as f64)
+    }
+}
+
+/// Weighted mean of `-ln softmax(logits)[target]`.
+///
+/// The logits of row `q` were computed at the last token of question `q`, so the target is
+/// the token that follows it: the shift is in the choice of rows, not in the labels.
+///
+/// # Shapes
+/// - `logits`: `[Q, V]`; `targets`, `weights`: `[Q]`
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>) -> Tensor<1> {
+    let [q, _] = logits.dims();
+    let picked = log_softmax(logits, 1).gather(1, targets.reshape([q, 1])).reshape([q]);
+    (picked * weights).mean().neg()
+}

@@ -1,0 +1,244 @@
+//! Training from scratch on synthetic scenes: a small model in the exact layout of the large ones.
+
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::normalizers::NFC;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as RawTokenizer};
+
+use super::batch::Item;
+use super::fit::Source;
+use crate::config::{ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
+use crate::data::draw::{CELL_CLASSES, cells, centers};
+use crate::data::rng::Rng;
+use crate::data::scene::Thing;
+use crate::data::synth::{Sample, Sampler};
+use crate::error::{Error, Result};
+use crate::image::Picture;
+use crate::image::patches::preprocess;
+use crate::score::{AnswerTokens, ScoringOptions};
+use crate::text::{ChatTemplate, PromptType, Request, Tokenizer};
+
+/// Side of the pictures in pixels.
+pub const SIDE: usize = 96;
+
+/// Classes of the dense truth: what covers each cell, and what has its centre there.
+pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
+
+/// Most questions asked about one picture in one step; which ones changes from step to step.
+const QUESTIONS: usize = 6;
+
+/// Weight of the overall question's loss beside an element's.
+const OVERALL_WEIGHT: f32 = 1.5;
+
+/// Split pattern of Qwen's tokenizers (`tokenizer.json` of Qwen3-VL, `pre_tokenizer`).
+const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Special tokens in the order of their ids, which follow the vocabulary's.
+const SPECIAL: [&str; 7] = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+];
+
+/// Everything beside the weights that a model from scratch consists of.
+pub struct Blueprint {
+    /// The model.
+    pub config: ModelConfig,
+    /// Its pictures.
+    pub image: ImageConfig,
+    /// `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// Scoring options: 15 levels.
+    pub scoring: ScoringOptions,
+}
+
+impl Blueprint {
+    /// A model of about 3 M parameters whose tokenizer knows the words of the scenes.
+    pub fn shapes(seed: u64) -> Result<Self> {
+        let tokenizer = train_tokenizer(seed)?;
+        let parsed = Tokenizer::from_json(&tokenizer)?;
+        let id = |token: &str| {
+            parsed.added_id(token).ok_or_else(|| Error::internal(format!("the new tokenizer lacks {token}")))
+        };
+        let tokens = VisionTokens {
+            image: id("<|image_pad|>")?,
+            video: id("<|video_pad|>")?,
+            start: id("<|vision_start|>")?,
+            end: id("<|vision_end|>")?,
+        };
+        let config = ModelConfig {
+            architecture: "qwen3_vl".into(),
+            vision: VisionConfig {
+                depth: 4,
+                hidden_size: 96,
+                intermediate_size: 384,
+                num_heads: 4,
+                in_channels: 3,
+                patch_size: 12,
+                temporal_patch_size: 2,
+                spatial_merge_size: 2,
+                num_position_embeddings: 64,
+                deepstack_visual_indexes: vec![1, 2],
+                out_hidden_size: 192,
+            },
+            text: TextConfig {
+                vocab_size: parsed.vocab_size().next_multiple_of(32),
+                hidden_size: 192,
+                intermediate_size: 512,
+                num_hidden_layers: 4,
+                num_attention_heads: 6,
+                num_key_value_heads: 2,
+                head_dim: 32,
+                rms_norm_eps: 1e-6,
+                rope_theta: 10_000.0,
+                mrope_section: [6, 5, 5],
+                max_position_embeddings: 4096,
+                tie_word_embeddings: true,
+            },
+            tokens,
+        };
+        let image = ImageConfig {
+            patch_size: 12,
+            temporal_patch_size: 2,
+            merge_size: 2,
+            min_pixels: SIDE * SIDE,
+            max_pixels: SIDE * SIDE,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            rescale_factor: 1.0 / 255.0,
+            resample: 3,
+        };
+        Ok(Self { config, image, tokenizer, scoring: ScoringOptions::default() })
+    }
+}
+
+/// A byte-level BPE over the questions that scenes give rise to.
+fn train_tokenizer(seed: u64) -> Result<Vec<u8>> {
+    let sampler = Sampler::new(seed).with_size(1);
+    let options = ScoringOptions::default();
+    let mut corpus = Vec::new();
+    for index in 0..3000 {
+        let sample = sampler.sample(index);
+        let request = request(&sample)?;
+        corpus.push(request.overall_text(options.overall.question()));
+        corpus.extend(request.element_texts());
+        corpus.extend(["user\n", "assistant\n", "Yes", "No"].map(String::from));
+    }
+    let failed = |error: tokenizers::Error| Error::internal("cannot make the tokenizer").with_source(error.to_string());
+    let mut raw = RawTokenizer::new(BPE::default());
+    let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false)
+        .map_err(failed)?;
+    raw.with_normalizer(Some(NFC))
+        .with_pre_tokenizer(Some(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+            split.into(),
+            ByteLevel::new(false, false, false).into(),
+        ]))))
+        .with_decoder(Some(ByteLevel::default()));
+    let trainer = BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(768)
+        .min_frequency(20)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let mut trainer: TrainerWrapper = trainer.into();
+    raw.train(&mut trainer, corpus.into_iter()).map_err(failed)?;
+    raw.add_special_tokens(&SPECIAL.map(|token| AddedToken::from(token, true)));
+    Ok(raw.to_string(true).map_err(failed)?.into_bytes())
+}
+
+/// What is asked about a sample.
+pub fn request(sample: &Sample) -> Result<Request> {
+    let elements: Vec<String> = sample.elements.iter().map(|(element, _)| element.clone()).collect();
+    Request::new(sample.prompt.clone(), &elements, Some(prompt_type(sample)))
+}
+
+fn prompt_type(sample: &Sample) -> PromptType {
+    match sample.prompt_type {
+        crate::data::prompt::PromptType::Real => PromptType::Real,
+        crate::data::prompt::PromptType::Synthetic => PromptType::Synthetic,
+    }
+}
+
+/// Samples as training items: batches of step `n` are the samples `n * 2^20 ..`.
+pub struct Scenes<'a> {
+    sampler: Sampler,
+    config: &'a ModelConfig,
+    image: &'a ImageConfig,
+    scoring: &'a ScoringOptions,
+    template: ChatTemplate,
+    answers: AnswerTokens,
+    seed: u64,
+}
+
+impl<'a> Scenes<'a> {
+    /// The stream of one seed.
+    pub fn new(blueprint: &'a Blueprint, seed: u64) -> Result<Self> {
+        let tokenizer = Tokenizer::from_json(&blueprint.tokenizer)?;
+        let answers = AnswerTokens::resolve(&tokenizer, &blueprint.scoring)?;
+        Ok(Self {
+            sampler: Sampler::new(seed).with_size(SIDE),
+            config: &blueprint.config,
+            image: &blueprint.image,
+            scoring: &blueprint.scoring,
+            template: ChatTemplate::new(tokenizer, blueprint.config.tokens)?,
+            answers,
+            seed,
+        })
+    }
+
+    /// One sample as an item; without `answer` only the picture and its dense truth.
+    fn item(&self, index: u64, answer: bool) -> Result<Item> {
+        let sample = self.sampler.sample(index);
+        let patches = preprocess(&Picture::new(SIDE, SIDE, sample.rgb.clone())?, self.image)?;
+        let merge = self.config.vision.spatial_merge_size;
+        let [_, h, w] = patches.grid_thw;
+        let (h, w) = (h / merge, w / merge);
+        let covered = cells(&sample.scene, h, w);
+        let centered = centers(&sample.scene, h, w);
+        let cells = covered
+            .chunks_exact(CELL_CLASSES)
+            .zip(centered.chunks_exact(Thing::COUNT))
+            .flat_map(|(covered, centered)| covered.iter().chain(centered).map(|&mark| mark.min(1)))
+            .collect();
+        let request = request(&sample)?;
+        let mut questions = vec![(
+            request.overall_text(self.scoring.overall.question()),
+            self.answers.levels[self.scoring.overall.level_scale()?.encode(sample.score)? - 1],
+            OVERALL_WEIGHT,
+        )];
+        if answer {
+            let mut elements: Vec<_> = request
+                .element_texts()
+                .zip(&sample.elements)
+                .map(|(text, (_, present))| (text, if *present { self.answers.yes } else { self.answers.no }, 1.0))
+                .collect();
+            Rng::stream(self.seed ^ 0x5eed, index).shuffle(&mut elements);
+            questions.extend(elements.into_iter().take(QUESTIONS - 1));
+        }
+        let sequences = questions
+            .iter()
+            .map(|(text, _, _)| self.template.sequence(text, h * w))
+            .collect::<Result<_>>()?;
+        Ok(Item {
+            patches,
+            sequences,
+            targets: questions.iter().map(|question| question.1).collect(),
+            weights: questions.iter().map(|question| question.2).collect(),
+            cells,
+        })
+    }
+}
+
+impl Source for Scenes<'_> {
+    fn items(&self, step: usize, count: usize, answer: bool) -> Result<Vec<Item>> {
+        (0..count).map(|offset| self.item(((step as u64) << 20) + offset as u64, answer)).collect()
+    }
+}
