@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod config;
+mod convert;
+mod hostile_weights;
 mod image;
 mod metrics;
 mod questions;

@@ -74,7 +74,7 @@ fn decode_into(dtype: DType, bytes: &[u8], values: &mut Vec<f32>) {
         }
         DType::F16 => values.extend(bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())),
         DType::BF16 => {
-            values.extend(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()))
+            values.extend(bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()));
         }
         DType::Q8_0 => {
             for block in bytes.chunks_exact(DType::Q8_0.block_bytes()) {
