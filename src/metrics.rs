@@ -4,6 +4,8 @@
 //! Spearman is Pearson on average ranks; Kendall is tau-b; PLCC is Pearson after a logistic of four parameters, as in
 //! the scorer of <https://github.com/DYEvaLab/EvalMuse> (commit 0fa141b), with either direction of the fit.
 
+#![allow(clippy::float_cmp, reason = "ties are exact equality")]
+
 use crate::{Error, Result};
 
 /// Which Pearson coefficient PLCC means.
@@ -36,7 +38,7 @@ impl std::str::FromStr for PlccVariant {
 }
 
 /// Whether a sample has a spread: two different values, all finite.
-fn varies(values: &[f64]) -> bool {
+pub fn varies(values: &[f64]) -> bool {
     values.iter().all(|value| value.is_finite()) && values.windows(2).any(|pair| pair[0] != pair[1])
 }
 

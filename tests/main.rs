@@ -3,10 +3,12 @@
 
 mod config;
 mod convert;
+mod data;
 mod hostile_weights;
 mod image;
 mod metrics;
 mod questions;
+mod scenes;
 mod score;
 mod text;
 mod weights;

@@ -1,14 +1,18 @@
-//! Data: synthetic scenes with labels.
+//! Data: `EvalMuse` records, predictions and their evaluation, synthetic scenes with labels.
 //!
 //! ```text
-//! rng -> scene -> draw
-//!          |  \-> layout
-//!          prompt -> synth (samples by index)
+//! evalmuse (records) <- submission (predictions, pairing, the report of `eval`)
+//!    |
+//! export (PNG and records) <- synth (samples by index) <- prompt, layout, draw <- scene, rng
 //! ```
 
 pub mod draw;
+pub mod evalmuse;
+pub mod export;
+mod json;
 mod layout;
 pub mod prompt;
 pub mod rng;
 pub mod scene;
+pub mod submission;
 pub mod synth;

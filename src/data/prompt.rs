@@ -2,6 +2,7 @@
 
 use super::rng::Rng;
 use super::scene::{Claim, Color, Relation, Scene, Shape, Size, Texture, Thing, Tone};
+pub use crate::text::PromptType;
 
 /// Most objects in a picture.
 pub const MAX_OBJECTS: usize = 5;
@@ -10,16 +11,6 @@ pub const MAX_OBJECTS: usize = 5;
 pub const MAX_COUNT: usize = 4;
 
 const NUMBERS: [&str; MAX_COUNT] = ["one", "two", "three", "four"];
-
-/// The two kinds of prompt that EvalMuse-40K tells apart (field `type`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PromptType {
-    /// Typed by users; here: words strung together with commas.
-    Real,
-    /// Composed for the data set; here: whole phrases.
-    Synthetic,
-}
 
 /// Things of one colour and shape that a prompt mentions together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +108,8 @@ impl Description {
         self.groups.iter().find(|group| group.thing == thing).map_or(1, Group::number)
     }
 
-    /// The prompt in one of several wordings, with the type of that wording.
+    /// The prompt in one of several wordings, with the type of that wording: words strung together with commas count
+    /// as [`PromptType::Real`], whole phrases as [`PromptType::Synthetic`].
     pub fn wording(&self, rng: &mut Rng) -> (String, PromptType) {
         if rng.chance(0.35) {
             (self.tags(rng), PromptType::Real)

@@ -6,11 +6,14 @@
 
 use super::draw::draw;
 use super::layout::{self, Side};
-use super::prompt::{Description, MAX_COUNT, MAX_OBJECTS, PromptType};
+use super::prompt::{Description, MAX_COUNT, MAX_OBJECTS};
 use super::rng::Rng;
 use super::scene::{
     Background, Claim, Color, Lighting, MARGIN, Object, Relation, Scene, Shape, Size, Texture, Thing, Tone,
 };
+use crate::Result;
+use crate::image::Picture;
+use crate::text::PromptType;
 
 /// Fewest and most elements of a sample.
 pub const ELEMENTS: std::ops::RangeInclusive<usize> = 4..=8;
@@ -36,6 +39,16 @@ pub struct Sample {
     pub size: usize,
     /// `size * size` RGB bytes, row by row.
     pub rgb: Vec<u8>,
+}
+
+impl Sample {
+    /// The picture as the rest of the crate takes it.
+    ///
+    /// # Errors
+    /// Where the side is zero.
+    pub fn picture(&self) -> Result<Picture> {
+        Picture::new(self.size, self.size, self.rgb.clone())
+    }
 }
 
 /// Samples by index.
@@ -110,9 +123,8 @@ fn share(claim: &Claim, scene: &Scene) -> f32 {
     match *claim {
         Claim::Size(_, thing) | Claim::Count(_, thing) if missing(thing) => 0.12,
         Claim::Place(first, _, second) if missing(first) || missing(second) => 0.12,
-        Claim::Shape(_) if holds => 0.4,
-        Claim::Color(_) if holds => 0.65,
-        Claim::Thing(_) if !holds => 0.75,
+        Claim::Shape(_) if holds => 0.35,
+        Claim::Color(_) if holds => 0.5,
         _ => 1.0,
     }
 }
@@ -128,12 +140,14 @@ fn depict(description: &Description, rng: &mut Rng) -> Scene {
             Some(Part { thing: group.thing, size, count: group.number() })
         })
         .collect();
-    if rng.chance(0.3 * wrong) {
+    // Where something is left or above can be asked only of things that are there.
+    let spared = description.relation.is_some() && rng.chance(0.3);
+    if !spared && rng.chance(0.3 * wrong) {
         swap_colors(&mut parts);
     }
     for index in 0..parts.len() {
         let kept = parts[index].is_some_and(|part| part.thing == description.groups[index].thing);
-        if kept && rng.chance(wrong) {
+        if kept && !(spared && index < 2) && rng.chance(1.2 * wrong) {
             parts[index] = replace(&parts, index, description, rng);
         } else if kept {
             vary(&mut parts, index, description, (1.1 * wrong).min(0.7), rng);
