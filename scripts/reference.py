@@ -104,7 +104,8 @@ TEXTS = {
 }
 
 # Two shapes of network. Tied: no width but a head's is a multiple of 32, three DeepStack levels, a padded
-# vocabulary. Untied: every row is a multiple of 32, two DeepStack levels, another split of the rotary axes.
+# vocabulary. Untied: every row is a multiple of 32, two DeepStack levels, rotary axes of three different
+# shares, of which height and width end before the frequencies do.
 QWEN3_VL = {
     "qwen3_vl_tied": {
         "seed": 20250412,
@@ -126,7 +127,7 @@ QWEN3_VL = {
             vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=6,
             num_key_value_heads=2, head_dim=16,
         ),
-        "rope": dict(rope_theta=1000000, mrope_section=[4, 2, 2]),
+        "rope": dict(rope_theta=10000, mrope_section=[5, 2, 1]),
         "vision": dict(
             depth=4, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=64, num_position_embeddings=49,
             deepstack_visual_indexes=[0, 2],
