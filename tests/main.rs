@@ -1,12 +1,14 @@
 //! One binary, a module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod common;
 mod config;
 mod convert;
 mod data;
 mod hostile_weights;
 mod image;
 mod metrics;
+mod parity;
 mod questions;
 mod scenes;
 mod score;
