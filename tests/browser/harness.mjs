@@ -1,5 +1,5 @@
-// Serves a built page and drives it with the Chromium that is installed. `IMATCH_PAGE` says which page:
-// `mock` (pretended wasm module, the default of the tests of the page itself) or `real` (www/pkg).
+// Serves a built page and drives it with the Chromium that is installed. There are two pages: `mock` has a
+// pretended wasm module, `real` the one in www/pkg, which must have been built.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -10,11 +10,13 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 const WWW = fileURLToPath(new URL('../../www/', import.meta.url));
 const require = createRequire(join(WWW, 'package.json'));
 
-/** WebGPU on SwiftShader, and nothing that goes to the network by itself. */
-const FLAGS = [
-  '--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-  '--disable-sync', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan',
-];
+/** Nothing that goes to the network by itself. */
+const QUIET = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+/** WebGPU on SwiftShader, as no GPU can be counted on. */
+const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan'];
+
+/** The pages to test. */
+export const KINDS = (process.env.IMATCH_PAGES ?? 'mock').split(',');
 
 /** Where screenshots go; printed once so that a person can look at them. */
 export const SHOTS = process.env.IMATCH_SHOTS ?? mkdtempSync(join(tmpdir(), 'imatch-shots-'));
@@ -27,19 +29,35 @@ async function load(name) {
   return import(pathToFileURL(require.resolve(name)).href);
 }
 
-/** Builds the page where `build` says so and serves it with the headers of vite.config.ts. */
-export async function serve(kind, { build = process.env.IMATCH_BUILT !== '1' } = {}) {
-  const vite = await load('vite');
+async function site(kind) {
+  if (kind !== 'mock' && kind !== 'real') throw new Error(`no page is called ${kind}: mock or real`);
   const options = { root: WWW, configFile: join(WWW, 'vite.config.ts'), mode: kind === 'mock' ? 'mock' : 'production', logLevel: 'error' };
-  if (build) await vite.build(options);
-  const server = await vite.preview({ ...options, preview: { port: 0, strictPort: false } });
-  const { port } = server.httpServer.address();
-  return { origin: `http://127.0.0.1:${port}`, close: () => server.close() };
+  return { vite: await load('vite'), options };
 }
 
-export async function launch() {
+export async function build(kind) {
+  const { vite, options } = await site(kind);
+  await vite.build(options);
+}
+
+/** Serves a page with the headers of vite.config.ts, building it first unless run.mjs has. */
+export async function serve(kind) {
+  if (process.env.IMATCH_BUILT !== '1') await build(kind);
+  const { vite, options } = await site(kind);
+  const server = await vite.preview({ ...options, preview: { port: 0, strictPort: false } });
+  const { port } = server.httpServer.address();
+  return { origin: `http://127.0.0.1:${port}`, close: () => close(server) };
+}
+
+/** Ends a server without waiting for connections that a browser kept open. */
+async function close(server) {
+  server.httpServer.closeAllConnections();
+  await server.close();
+}
+
+export async function launch({ webgpu = true } = {}) {
   const { chromium } = await load('playwright-core').then((module) => module.default ?? module);
-  return chromium.launch({ executablePath: chromiumPath(), args: FLAGS });
+  return chromium.launch({ executablePath: chromiumPath(), args: webgpu ? [...QUIET, ...WEBGPU] : QUIET });
 }
 
 /** What went wrong or over the wire while a page was open. */

@@ -108,7 +108,7 @@ export class Picture {
 }
 
 function scores(prompt: string, elements: readonly string[], kind: 'levels' | 'yes_no') {
-  const mean = 4 + (hash(prompt) % 90) / 10;
+  const mean = 7 + (hash(prompt) % 70) / 10;
   const weights = [...LETTERS].map((_, index) => Math.exp(-(((index + 1 - mean) / 1.9) ** 2)) + 0.004);
   const sum = weights.reduce((total, weight) => total + weight);
   const levels = weights.map((weight, index) => ({ token: LETTERS.charAt(index), probability: weight / sum }));
@@ -116,8 +116,10 @@ function scores(prompt: string, elements: readonly string[], kind: 'levels' | 'y
   const overall = { score: 1 + ((expected - 1) * 4) / 14, scale: [1, 5] as const };
   const answered = elements.map((written) => {
     const at = written.lastIndexOf(' (');
-    const score = 0.04 + (hash(written) % 93) / 100;
-    return { element: written.slice(0, at), category: written.slice(at + 2, -1), score, present: score >= 0.5 };
+    const element = written.slice(0, at);
+    const near = (hash(written) % 17) / 100;
+    const score = hash(element) % 4 === 1 ? 0.08 + near * 2 : 0.98 - near;
+    return { element, category: written.slice(at + 2, -1), score, present: score >= 0.5 };
   });
   if (kind === 'yes_no') return { overall: { ...overall, probability: (overall.score - 1) / 4, levels: [] }, elements: answered };
   return { overall: { ...overall, confidence: 0.71, expected_level: expected, levels }, elements: answered };

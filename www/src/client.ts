@@ -90,8 +90,9 @@ export class Evaluator {
 
   /** Decodes a picture (PNG, JPEG or WebP) and runs the vision part once. */
   async open(picture: Blob | BufferSource, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Picture> {
-    signal?.throwIfAborted();
-    const bytes = await new Blob([picture]).arrayBuffer();
+    const bytes = await new Blob([picture]).arrayBuffer().catch((error: unknown) => {
+      throw new ImatchError({ code: 'io', message: `the picture could not be read: ${String(error)}` });
+    });
     const { id, value } = this.#connection.askWithId('open', { bytes }, { signal, transfer: [bytes] });
     const { width, height, sha256 } = await value;
     return new Picture(this.#connection, { id, width, height, sha256 });

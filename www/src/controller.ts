@@ -37,10 +37,11 @@ export class Controller {
   /** Starts anew on another device. */
   async choose(device: DeviceChoice): Promise<void> {
     if (device === this.#store.state.device && this.#loading !== null) return;
+    this.#store.set({ device, problem: null });
     this.cancel();
     await this.#discard();
-    this.#store.set({ device, problem: null });
-    await this.prepare();
+    // Another choice may have come in the meantime; it does the rest.
+    if (this.#store.state.device === device) await this.prepare();
   }
 
   async score(): Promise<void> {

@@ -30,7 +30,7 @@ function start(): void {
   if (connection?.saveData !== true) void controller.prepare();
 }
 
-function listenToForm({ dropZone, prompt, elements, promptType, devices, form, cancel }: Parts): void {
+function listenToForm({ dropZone, prompt, elements, promptType, devices, form, cancel, problem }: Parts): void {
   dropZone.addEventListener('choose', (event) => choose((event as CustomEvent<File>).detail));
   prompt.addEventListener('input', () => store.edit({ prompt: prompt.value }));
   elements.addEventListener('change', () => store.edit({ elements: elements.elements }));
@@ -45,6 +45,10 @@ function listenToForm({ dropZone, prompt, elements, promptType, devices, form, c
     void controller.score();
   });
   cancel.addEventListener('click', () => controller.cancel());
+  problem.addEventListener('click', ({ target }) => {
+    const device = target instanceof HTMLElement ? (target.dataset['device'] ?? null) : null;
+    if (isDevice(device)) void controller.choose(device);
+  });
 }
 
 /** Ctrl or Cmd with Enter scores from anywhere in the page's own fields; Escape stops what runs. */

@@ -5,7 +5,7 @@ import { ElementChips } from './elements/element-chips';
 import { ElementTable } from './elements/element-table';
 import { LevelChart } from './elements/level-chart';
 import { ProgressLine } from './elements/progress-line';
-import type { ScoreResult } from './protocol';
+import type { ErrorCode, ScoreResult } from './protocol';
 import type { EngineState, Problem, State, Store } from './store';
 import { duration, failure, megabytes, percent, sentence, stage } from './words';
 
@@ -26,6 +26,7 @@ export function findParts() {
     cancel: byId('cancel', HTMLButtonElement),
     copy: byId('copy', HTMLButtonElement),
     progress: byId('progress', ProgressLine),
+    problem: byId('problem', HTMLDivElement),
     announcer: byId('announcer', HTMLParagraphElement),
     resultTitle: byId('result-title', HTMLHeadingElement),
   };
@@ -55,7 +56,7 @@ export function announce({ announcer }: Parts, text: string): void {
 }
 
 function drawPicture({ picture }: State, { dropZone }: Parts): void {
-  if (picture !== null) dropZone.show(picture.url, picture.alt);
+  if (picture !== null) dropZone.show(picture);
 }
 
 function drawPrompt({ prompt: text }: State, { prompt }: Parts): void {
@@ -87,6 +88,8 @@ function drawActivity(state: State, before: State, parts: Parts): void {
   if (engine.phase === 'ready' && !engine.policy) byId('privacy', HTMLSpanElement).textContent = WITHOUT_POLICY;
 }
 
+const OF_THE_GPU: ReadonlySet<string> = new Set<ErrorCode>(['device', 'device_lost', 'self_test']);
+
 const WITHOUT_POLICY =
   'The picture stays in this tab: nothing is sent while scoring. (This server does not send the policy that would also forbid it.)';
 
@@ -99,7 +102,7 @@ function engineStatus(engine: EngineState): string {
 function drawProblem(problem: Problem | null, parts: Parts): void {
   drawFieldProblem('picture', parts.file, problem);
   drawFieldProblem('prompt', parts.prompt, problem);
-  const panel = byId('problem', HTMLDivElement);
+  const panel = parts.problem;
   const general = problem !== null && problem.field === undefined;
   panel.hidden = !general;
   if (!general) return panel.replaceChildren();
@@ -108,6 +111,7 @@ function drawProblem(problem: Problem | null, parts: Parts): void {
     make('p', { class: 'problem-title' }, title),
     ...(advice === '' ? [] : [make('p', {}, advice)]),
     make('p', { class: 'problem-detail' }, sentence(problem.message)),
+    ...(OF_THE_GPU.has(problem.code) ? [make('button', { type: 'button', class: 'button quiet small', 'data-device': 'cpu' }, 'Use the CPU')] : []),
   );
 }
 
@@ -116,9 +120,10 @@ function drawFieldProblem(field: Problem['field'] & string, input: HTMLElement, 
   const concerns = problem?.field === field;
   line.hidden = !concerns;
   line.textContent = concerns ? sentence(problem.message) : '';
-  input.toggleAttribute('aria-invalid', concerns);
-  if (concerns) input.setAttribute('aria-invalid', 'true');
-  if (concerns) input.focus();
+  input.removeAttribute('aria-invalid');
+  if (!concerns) return;
+  input.setAttribute('aria-invalid', 'true');
+  input.focus();
 }
 
 function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: Parts): void {
@@ -126,8 +131,8 @@ function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: P
   byId('result', HTMLElement).hidden = false;
   byId('overall-value', HTMLSpanElement).textContent = overall.score.toFixed(2);
   byId('overall-scale', HTMLSpanElement).textContent = `of ${overall.scale[1]}`;
-  drawFact('confidence', overall.confidence);
-  drawFact('probability', overall.probability);
+  drawFact('confidence', overall.confidence?.toFixed(2));
+  drawFact('probability', overall.probability == null ? undefined : percent(overall.probability));
   byId('levels', LevelChart).show(overall);
   byId('element-table', ElementTable).show(elements);
   byId('provenance', HTMLDListElement).replaceChildren(...provenance(result, engine).flatMap(([term, text, title]) => [
@@ -139,9 +144,9 @@ function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: P
   byId('result', HTMLElement).scrollIntoView({ block: 'nearest' });
 }
 
-function drawFact(name: 'confidence' | 'probability', value: number | null | undefined): void {
-  byId(`${name}-fact`, HTMLDivElement).hidden = value == null;
-  byId(name, HTMLElement).textContent = value == null ? '' : percent(value);
+function drawFact(name: 'confidence' | 'probability', text: string | undefined): void {
+  byId(`${name}-fact`, HTMLDivElement).hidden = text === undefined;
+  byId(name, HTMLElement).textContent = text ?? '';
 }
 
 function provenance({ model, device, timings_ms }: ScoreResult, engine: EngineState): [string, string, string?][] {

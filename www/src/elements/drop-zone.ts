@@ -27,12 +27,14 @@ export class DropZone extends HTMLElement {
     this.#listeners.abort();
   }
 
-  /** Shows a picture in the zone. */
-  show(url: string, alt: string): void {
+  /** Shows a picture in the zone and its name below. */
+  show({ url, alt, name }: { readonly url: string; readonly alt: string; readonly name: string }): void {
     this.classList.add('filled');
     this.#image.hidden = false;
     this.#image.alt = alt;
     this.#image.src = url;
+    this.querySelector('.picture-name')?.replaceChildren(name);
+    this.querySelector('.choose .button')?.replaceChildren('Choose another');
   }
 
   get #input(): HTMLInputElement | null {

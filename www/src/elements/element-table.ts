@@ -15,7 +15,7 @@ export class ElementTable extends HTMLElement {
 }
 
 function row({ element, category, score, present }: ElementScore): HTMLTableRowElement {
-  const bar = make('span', { class: 'bar', 'aria-hidden': 'true' });
+  const bar = make('span', { class: present ? 'bar' : 'bar below', 'aria-hidden': 'true' });
   bar.style.setProperty('--share', String(score));
   const name = make('th', { scope: 'row' }, element, ' ', make('span', { class: 'category' }, category));
   const value = make('td', { class: 'probability' }, bar, make('span', { class: 'value' }, percent(score)));

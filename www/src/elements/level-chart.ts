@@ -20,7 +20,7 @@ export class LevelChart extends HTMLElement {
     });
     const marker = make('span', { class: 'marker' });
     const plot = make('div', { class: 'plot', role: 'img', 'aria-label': summary }, ...bars, marker);
-    plot.style.setProperty('--n', String(levels.length));
+    this.style.setProperty('--n', String(levels.length));
     plot.style.setProperty('--mean', String((score - low) / (high - low)));
     this.replaceChildren(plot, axis(low, high), this.#table(levels, valueOf));
   }
@@ -43,7 +43,8 @@ function axis(low: number, high: number): HTMLDivElement {
     tick.style.setProperty('--at', String((value - low) / (high - low)));
     ticks.push(tick);
   }
-  return make('div', { class: 'axis', 'aria-hidden': 'true' }, ...ticks);
+  const ends = make('div', { class: 'ends' }, make('span', {}, 'not at all'), make('span', {}, 'completely'));
+  return make('div', { class: 'axis', 'aria-hidden': 'true' }, make('div', { class: 'ticks' }, ...ticks), ends);
 }
 
 customElements.define('level-chart', LevelChart);
