@@ -1,4 +1,152 @@
-//! Picture and questions to scores.
+//! Picture and questions to scores: one asynchronous engine for native code and browsers.
+//!
+//! ```text
+//! Bundle ── Engine::load ──> Engine ── open(picture) ──> Session ── score(request) ──> ScoreResult
+//!                              |                            |
+//!                          Processor                prefix once, questions packed
+//! ```
+//!
+//! Nothing here names a model family, a file format or the wording of a question.
 
 pub mod plan;
 pub mod prefix;
+mod processor;
+pub mod selftest;
+mod session;
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use web_time::Instant;
+
+pub use processor::{Processor, Question};
+pub use session::{Logits, Session};
+
+use crate::error::{Error, Result};
+use crate::image::Picture;
+use crate::model::{Observer, VisionLanguageModel};
+use crate::score::ModelIdentity;
+use crate::weights::names::{EMBEDDING, HEAD};
+use crate::weights::{Bundle, ByteSource, LoadReport, Table, load};
+
+/// A model on a device, ready to open pictures.
+pub struct Engine {
+    processor: Processor,
+    model: VisionLanguageModel,
+    embedding: Table,
+    /// Every token that answers some question, and its rows of the head, `[A, D]`.
+    answer_ids: Vec<u32>,
+    answer_rows: Tensor<2>,
+    device: Device,
+    device_name: String,
+    identity: ModelIdentity,
+    report: LoadReport,
+    load_ms: f64,
+}
+
+/// Where to compute, and what to call it in results.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The device.
+    pub device: Device,
+    /// `cpu`, or the name of the GPU.
+    pub name: String,
+}
+
+impl Place {
+    /// The CPU.
+    pub fn cpu() -> Self {
+        Self { device: Device::flex(), name: "cpu".into() }
+    }
+}
+
+impl Engine {
+    /// Moves a model to a device, tensor by tensor; `progress` hears stored bytes done and in all.
+    ///
+    /// # Errors
+    /// Where parts contradict each other, tensors are missing or have other shapes, or reading fails.
+    pub async fn load<S: ByteSource>(
+        bundle: Bundle<S>,
+        place: Place,
+        progress: impl AsyncFnMut(u64, u64) -> Result<()>,
+    ) -> Result<Arc<Self>> {
+        let start = Instant::now();
+        let Bundle { identity, config, image, tokenizer, scoring, checkpoint, .. } = bundle;
+        let tied = config.text.tie_word_embeddings;
+        let table = vec![config.text.vocab_size, config.text.hidden_size];
+        let names: &[&str] = if tied { &[EMBEDDING] } else { &[EMBEDDING, HEAD] };
+        let outside: Vec<_> = names.iter().map(|name| ((*name).to_owned(), table.clone())).collect();
+        let processor = Processor::new(config, image, &tokenizer, scoring)?;
+        let model = VisionLanguageModel::new(processor.config(), &place.device);
+        let (model, report) = load(model, &outside, &checkpoint, &place.device, progress).await?;
+        let embedding = checkpoint.table(EMBEDDING).await?;
+        let mut answer_ids = processor.answers().overall();
+        answer_ids.extend(processor.answers().element());
+        answer_ids.sort_unstable();
+        answer_ids.dedup();
+        let rows = match tied {
+            true => embedding.rows(&answer_ids)?,
+            false => checkpoint.rows(HEAD, &answer_ids).await?,
+        };
+        let rows = TensorData::new(rows, [answer_ids.len(), embedding.width()]);
+        Ok(Arc::new(Self {
+            answer_rows: Tensor::from_data(rows, &place.device),
+            processor,
+            model,
+            embedding,
+            answer_ids,
+            device: place.device,
+            device_name: place.name,
+            identity,
+            report,
+            load_ms: milliseconds(start),
+        }))
+    }
+
+    /// Encodes a picture.
+    ///
+    /// # Errors
+    /// Where the picture's shape cannot be used, the device fails, or `observer` stops.
+    pub async fn open(self: &Arc<Self>, picture: &Picture, observer: &impl Observer) -> Result<Session> {
+        Session::open(self.clone(), picture, observer).await
+    }
+
+    /// What stands before the model.
+    pub fn processor(&self) -> &Processor {
+        &self.processor
+    }
+
+    /// Which weights these are.
+    pub fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    /// What it runs on.
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+
+    /// The checkpoint compared with the model.
+    pub fn report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// Milliseconds that loading took.
+    pub fn load_ms(&self) -> f64 {
+        self.load_ms
+    }
+
+    /// The logits of `ids` out of a row over all answer tokens.
+    fn closed_set(&self, row: &[f32], ids: &[u32]) -> Result<Vec<f32>> {
+        ids.iter()
+            .map(|id| {
+                let column = self.answer_ids.binary_search(id);
+                column.map(|column| row[column]).map_err(|_| Error::internal(format!("token {id} is no answer")))
+            })
+            .collect()
+    }
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    (start.elapsed().as_secs_f64() * 1e5).round() / 100.0
+}

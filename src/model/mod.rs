@@ -28,7 +28,7 @@ pub use attention::HIDDEN;
 pub use cache::KvCache;
 pub use decoder::{Decoder, DecoderInput};
 pub use linear::Linear;
-pub use observer::{Observer, Stage};
+pub use observer::{Observer, Phase, Stage};
 pub use positions::{causal_mask, token_positions};
 pub use rope::Rotary;
 pub use vision::{VisionFeatures, VisionTower};

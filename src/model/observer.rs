@@ -42,12 +42,28 @@ impl fmt::Display for Stage {
     }
 }
 
+/// A part of answering a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The vision tower reads the picture.
+    Picture,
+    /// The decoder reads what all questions share.
+    Prefix,
+    /// The decoder reads the questions.
+    Questions,
+}
+
 /// Watches a forward pass. `()` watches nothing and costs nothing.
 #[allow(async_fn_in_trait)]
 pub trait Observer {
     /// Called with the output of every stage.
     fn stage(&self, stage: Stage, output: &Tensor<3>) {
         let _ = (stage, output);
+    }
+
+    /// Called when a part begins.
+    fn phase(&self, phase: Phase) {
+        let _ = phase;
     }
 
     /// Called between layers; an error stops the pass. In a browser this is where

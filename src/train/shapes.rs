@@ -31,6 +31,12 @@ pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
 /// Most questions asked about one picture in one step; which ones changes from step to step.
 const QUESTIONS: usize = 6;
 
+/// Share of prompts whose type is not named in training.
+const UNTYPED: f32 = 0.33;
+
+/// Share of elements whose category is not named in training.
+const UNCATEGORISED: f32 = 0.15;
+
 /// Weight of the overall question's loss beside an element's.
 const OVERALL_WEIGHT: f32 = 1.5;
 
@@ -127,7 +133,7 @@ fn train_tokenizer(seed: u64) -> Result<Vec<u8>> {
     let mut corpus = Vec::new();
     for index in 0..3000 {
         let sample = sampler.sample(index);
-        let request = request(&sample)?;
+        let request = request(&sample, Some(&mut Rng::stream(seed, index)))?;
         corpus.push(request.overall_text(options.overall.question()));
         corpus.extend(request.element_texts());
         corpus.extend(["user\n", "assistant\n", "Yes", "No"].map(String::from));
@@ -154,10 +160,20 @@ fn train_tokenizer(seed: u64) -> Result<Vec<u8>> {
     Ok(raw.to_string(true).map_err(failed)?.into_bytes())
 }
 
-/// What is asked about a sample.
-pub fn request(sample: &Sample) -> Result<Request> {
-    let elements: Vec<String> = sample.elements.iter().map(|(element, _)| element.clone()).collect();
-    Request::new(sample.prompt.clone(), &elements, Some(prompt_type(sample)))
+/// What is asked about a sample: its type and every category named, or now and then left
+/// out as people do when `rng` is given.
+pub fn request(sample: &Sample, mut rng: Option<&mut Rng>) -> Result<Request> {
+    let mut leave_out = |share| rng.as_mut().is_some_and(|rng| rng.chance(share));
+    let prompt_type = (!leave_out(UNTYPED)).then(|| prompt_type(sample));
+    let elements: Vec<String> = sample
+        .elements
+        .iter()
+        .map(|(element, _)| match element.rsplit_once(" (") {
+            Some((words, _)) if leave_out(UNCATEGORISED) => words.to_owned(),
+            _ => element.clone(),
+        })
+        .collect();
+    Request::new(sample.prompt.clone(), &elements, prompt_type)
 }
 
 fn prompt_type(sample: &Sample) -> PromptType {
@@ -208,7 +224,8 @@ impl<'a> Scenes<'a> {
             .zip(centered.chunks_exact(Thing::COUNT))
             .flat_map(|(covered, centered)| covered.iter().chain(centered).map(|&mark| mark.min(1)))
             .collect();
-        let request = request(&sample)?;
+        let mut rng = Rng::stream(self.seed ^ 0x5eed, index);
+        let request = request(&sample, Some(&mut rng))?;
         let mut questions = vec![(
             request.overall_text(self.scoring.overall.question()),
             self.answers.levels[self.scoring.overall.level_scale()?.encode(sample.score)? - 1],
@@ -220,7 +237,7 @@ impl<'a> Scenes<'a> {
                 .zip(&sample.elements)
                 .map(|(text, (_, present))| (text, if *present { self.answers.yes } else { self.answers.no }, 1.0))
                 .collect();
-            Rng::stream(self.seed ^ 0x5eed, index).shuffle(&mut elements);
+            rng.shuffle(&mut elements);
             questions.extend(elements.into_iter().take(QUESTIONS - 1));
         }
         let sequences = questions

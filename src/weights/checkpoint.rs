@@ -7,13 +7,18 @@ use super::names::{self, PATCH_EMBEDDING};
 use super::quant::{check_finite, decode_f32};
 use super::safetensors;
 use super::source::ByteSource;
-use super::tensor::{TensorInfo, shown};
+use super::manifest::{Hasher, model_sha256};
+use super::table::Table;
+use super::tensor::{DType, TensorInfo, shown};
 use crate::error::Context;
 use crate::{Error, Result};
 
 /// Rows that are read although nobody asked for them, in bytes: a gap up to this is cheaper
 /// to read than a second request.
 const MAX_GAP: u64 = 16 << 10;
+
+/// Bytes that are hashed at a time.
+const HASHED_AT_ONCE: u64 = 1 << 20;
 
 /// Safetensors shards or GGUF files, opened: headers are read, values are not.
 #[derive(Debug)]
@@ -79,6 +84,44 @@ impl<S: ByteSource> Checkpoint<S> {
         }
         let bytes = if pieces.len() == 1 { pieces.swap_remove(0) } else { interleave(entry, &pieces)? };
         Ok((entry.info.clone(), bytes))
+    }
+
+    /// A table to be read by rows, held in memory as it is stored.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`], and for anything but a matrix.
+    pub async fn table(&self, name: &str) -> Result<Table> {
+        let (info, bytes) = self.read(name).await?;
+        Table::new(info, bytes)
+    }
+
+    /// The type of most values.
+    pub fn common_dtype(&self) -> DType {
+        let mut values = BTreeMap::new();
+        for info in self.tensors() {
+            *values.entry(info.dtype.name()).or_insert(0) += info.values();
+        }
+        let most = values.into_iter().max_by_key(|(_, count)| *count);
+        most.and_then(|(name, _)| DType::from_name(name)).unwrap_or(DType::F32)
+    }
+
+    /// SHA-256 over the files, see [`super::manifest::model_sha256`].
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub async fn sha256(&self) -> Result<String> {
+        let mut digests = Vec::with_capacity(self.files.len());
+        for (name, source) in &self.files {
+            let mut hasher = Hasher::default();
+            let mut offset = 0;
+            while offset < source.len() {
+                let len = (source.len() - offset).min(HASHED_AT_ONCE) as usize;
+                hasher.update(&source.read(offset, len).await.context(|| name.clone())?);
+                offset += len as u64;
+            }
+            digests.push((name.as_str(), hasher.finish().1));
+        }
+        Ok(model_sha256(digests.iter().map(|(name, digest)| (*name, digest.as_str()))))
     }
 
     /// The rows `ids` of a matrix `[R, C]`, decoded: `ids.len() * C` values in the order of `ids`.

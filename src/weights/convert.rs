@@ -303,7 +303,7 @@ fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<Written> {
     out.commit(name)
 }
 
-fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
+pub(super) fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
     let path = folder.join(name);
     let metadata = fs::metadata(&path).map_err(|error| Error::io(&path, error))?;
     if metadata.len() > MAX_JSON {
@@ -322,7 +322,7 @@ fn same_folder(a: &Path, b: &Path) -> Result<bool> {
 }
 
 /// The folder's own name, also for `.` and `..`.
-fn folder_name(folder: &Path) -> String {
+pub(super) fn folder_name(folder: &Path) -> String {
     let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     real.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -14,28 +14,35 @@
 //! Whatever the bytes are, readers end in an error or a finite number, and hold no more
 //! memory than the file's own size calls for.
 
+pub mod bundle;
 pub mod checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod convert;
+pub mod device;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;
 pub mod layout;
 pub mod llama_cpp;
+pub mod load;
 pub mod manifest;
 pub mod names;
 pub mod quant;
 pub mod report;
 pub mod safetensors;
 pub mod source;
+pub mod table;
 pub mod tensor;
 
+pub use bundle::Bundle;
 pub use checkpoint::Checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub use convert::{ConvertJob, ConvertReport, convert};
+pub use load::load;
 pub use manifest::{FileEntry, Manifest, Role};
 pub use report::LoadReport;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;
 pub use source::{ByteSource, MemorySource};
+pub use table::Table;
 pub use tensor::{DType, TensorInfo};

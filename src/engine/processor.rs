@@ -1,0 +1,116 @@
+//! Picture and request to the exact model input, without running the model.
+
+use crate::config::{ImageConfig, ModelConfig};
+use crate::error::Result;
+use crate::image::Picture;
+use crate::image::geometry::smart_resize;
+use crate::image::patches::{Patches, preprocess};
+use crate::score::{AnswerTokens, ScoringOptions};
+use crate::text::{ChatTemplate, Element, Request, Tokenizer, check_length};
+
+/// One question as the model reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The element asked about; none for the overall question.
+    pub element: Option<Element>,
+    /// The wording without the template.
+    pub text: String,
+    /// The complete sequence of this question asked alone.
+    pub token_ids: Vec<u32>,
+    /// The closed set of answers, in the order of the logits.
+    pub answer_token_ids: Vec<u32>,
+}
+
+/// Everything that stands before the model.
+pub struct Processor {
+    config: ModelConfig,
+    image: ImageConfig,
+    template: ChatTemplate,
+    scoring: ScoringOptions,
+    answers: AnswerTokens,
+}
+
+impl Processor {
+    /// Resolves every token that template and answers need.
+    ///
+    /// # Errors
+    /// Where tokenizer, configuration and scoring options contradict each other.
+    pub fn new(
+        config: ModelConfig,
+        image: ImageConfig,
+        tokenizer: &[u8],
+        scoring: ScoringOptions,
+    ) -> Result<Self> {
+        let tokenizer = Tokenizer::from_json(tokenizer)?;
+        let answers = AnswerTokens::resolve(&tokenizer, &scoring)?;
+        let template = ChatTemplate::new(tokenizer, config.tokens)?;
+        Ok(Self { config, image, template, scoring, answers })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The scoring options.
+    pub fn scoring(&self) -> &ScoringOptions {
+        &self.scoring
+    }
+
+    /// The answer tokens.
+    pub fn answers(&self) -> &AnswerTokens {
+        &self.answers
+    }
+
+    /// A picture's patches.
+    ///
+    /// # Errors
+    /// Where the picture's shape cannot be used.
+    pub fn patches(&self, picture: &Picture) -> Result<Patches> {
+        preprocess(picture, &self.image)
+    }
+
+    /// Frames, rows and columns of the patches that a picture will have.
+    ///
+    /// # Errors
+    /// Where the picture's shape cannot be used.
+    pub fn grid_thw(&self, picture: &Picture) -> Result<[usize; 3]> {
+        let ImageConfig { patch_size, merge_size, min_pixels, max_pixels, .. } = self.image;
+        let factor = patch_size * merge_size;
+        let (height, width) = smart_resize(picture.height(), picture.width(), factor, min_pixels, max_pixels)?;
+        Ok([1, height / patch_size, width / patch_size])
+    }
+
+    /// Merged rows and columns of a grid: one token each.
+    pub fn merged(&self, [_, h, w]: [usize; 3]) -> [usize; 2] {
+        [h / self.image.merge_size, w / self.image.merge_size]
+    }
+
+    /// The questions of a request about a picture of `n_image_tokens` tokens: the overall one
+    /// first, then the elements in their order.
+    ///
+    /// # Errors
+    /// Where a text cannot be encoded or a sequence is longer than the model's positions.
+    pub fn questions(&self, request: &Request, n_image_tokens: usize) -> Result<Vec<Question>> {
+        let overall = request.overall_text(self.scoring.overall.question());
+        let mut questions = vec![self.question(request, None, overall, n_image_tokens)?];
+        for (element, text) in request.elements.iter().zip(request.element_texts()) {
+            questions.push(self.question(request, Some(element.clone()), text, n_image_tokens)?);
+        }
+        Ok(questions)
+    }
+
+    fn question(
+        &self,
+        request: &Request,
+        element: Option<Element>,
+        text: String,
+        n_image_tokens: usize,
+    ) -> Result<Question> {
+        let token_ids = self.template.sequence(&text, n_image_tokens)?;
+        check_length(&request.prompt, token_ids.len(), self.config.text.max_position_embeddings)?;
+        let answer_token_ids =
+            if element.is_some() { self.answers.element().to_vec() } else { self.answers.overall() };
+        Ok(Question { element, text, token_ids, answer_token_ids })
+    }
+}

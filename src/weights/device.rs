@@ -1,0 +1,94 @@
+//! Stored tensors to device tensors; quantised ones stay quantised.
+//!
+//! | stored | on the device | bytes per value |
+//! |---|---|---|
+//! | F32, F16, BF16 | f32 | 4 |
+//! | `Q8_0` | symmetric 8-bit, blocks of 32, f32 scale | 1.125 |
+//! | `Q4_0` | symmetric 4-bit, blocks of 32, f32 scale (8-bit on the CPU) | 0.625 |
+
+use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
+use burn::tensor::{Bytes, DType as DeviceDType, Device, Tensor, TensorData};
+
+use super::quant::decode_f32;
+use super::tensor::{DType, TensorInfo};
+use crate::error::{Error, Result};
+
+/// Values per block of `Q8_0` and `Q4_0` (`QK8_0`, `QK4_0` in ggml-common.h).
+const BLOCK: usize = 32;
+
+/// A vector, decoded.
+pub fn vector(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<1>> {
+    let values = decode_f32(info, bytes)?;
+    let n = values.len();
+    Ok(Tensor::from_data(TensorData::new(values, [n]), device))
+}
+
+/// A matrix that is no linear weight (the position table), decoded, in its own shape.
+pub fn matrix(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<2>> {
+    let shape = two(info)?;
+    Ok(Tensor::from_data(TensorData::new(decode_f32(info, bytes)?, shape), device))
+}
+
+/// A linear weight, `[out, in]` as stored and `[in, out]` as returned, in the precision it is stored in.
+pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<2>> {
+    let [d_out, d_in] = two(info)?;
+    let (values, scales) = match info.dtype {
+        DType::Q8_0 => unpack(bytes, 34, |block, values| values.extend(block.iter().map(|&byte| byte as i8))),
+        DType::Q4_0 => unpack(bytes, 18, |block, values| {
+            values.extend(block.iter().map(|byte| (byte & 15) as i8 - 8));
+            values.extend(block.iter().map(|byte| (byte >> 4) as i8 - 8));
+        }),
+        _ => return Ok(matrix(info, bytes, device)?.transpose()),
+    };
+    if values.len() != d_out * d_in {
+        return Err(Error::model(format!("tensor {} has {} values, expected {}", info.name, values.len(), d_out * d_in)));
+    }
+    let value = if info.dtype == DType::Q8_0 { QuantValue::Q8S } else { QuantValue::Q4S };
+    let scheme = QuantScheme::default().with_value(value).per_block([BLOCK as u8, 1], ScaleDtype::F32);
+    let data = if *device == Device::flex() {
+        on_cpu(&values, &scales, [d_out, d_in], scheme)
+    } else {
+        on_gpu(&values, &scales, [d_out, d_in], scheme)
+    };
+    Ok(Tensor::from_data(data, device))
+}
+
+fn two(info: &TensorInfo) -> Result<[usize; 2]> {
+    <[usize; 2]>::try_from(info.shape.as_slice())
+        .map_err(|_| Error::model(format!("tensor {} has shape {:?}, expected a matrix", info.name, info.shape)))
+}
+
+/// Splits blocks (an f16 scale, then packed values) into values and scales, both in stored order.
+fn unpack(bytes: &[u8], block_bytes: usize, push: impl Fn(&[u8], &mut Vec<i8>)) -> (Vec<i8>, Vec<f32>) {
+    let blocks = bytes.len() / block_bytes;
+    let (mut values, mut scales) = (Vec::with_capacity(blocks * BLOCK), Vec::with_capacity(blocks));
+    for block in bytes.chunks_exact(block_bytes) {
+        scales.push(half::f16::from_le_bytes([block[0], block[1]]).to_f32());
+        push(&block[2..], &mut values);
+    }
+    (values, scales)
+}
+
+/// The CPU back end keeps one byte a value and would requantise a transposed view, so the
+/// transpose happens here.
+fn on_cpu(values: &[i8], scales: &[f32], [d_out, d_in]: [usize; 2], scheme: QuantScheme) -> TensorData {
+    let transposed = transpose(values, d_out, d_in);
+    let scales = transpose(scales, d_out, d_in / BLOCK);
+    TensorData::quantized(transposed, [d_in, d_out], scheme.with_store(QuantStore::Native), &scales, None)
+}
+
+fn transpose<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
+/// The GPU reads whole words packed along the input axis, which is how the rows are stored.
+fn on_gpu(values: &[i8], scales: &[f32], [d_out, d_in]: [usize; 2], scheme: QuantScheme) -> TensorData {
+    let scheme = scheme.with_store(QuantStore::PackedU32(1));
+    let mut bytes: Vec<u8> = if scheme.value == QuantValue::Q8S {
+        values.iter().map(|&value| value as u8).collect()
+    } else {
+        values.chunks_exact(2).map(|pair| (pair[0] as u8 & 15) | (pair[1] as u8) << 4).collect()
+    };
+    bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
+    TensorData::from_bytes(Bytes::from_bytes_vec(bytes), [d_in, d_out], DeviceDType::QFloat(scheme))
+}
