@@ -25,11 +25,17 @@ const HEADERS = {
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
-/** Folders that are fetched by name at run time are copied as they are, without content hashes. */
+/** Folders that are fetched by name at run time: served from where they lie, copied as they are, without content hashes. */
 function copy(folders: Record<string, string>, outDir: string): Plugin {
   return {
     name: 'copy',
-    apply: 'build',
+    configureServer(server) {
+      server.middlewares.use((request, _response, next) => {
+        const moved = Object.entries(folders).find(([, to]) => request.url?.startsWith(`/${to}/`));
+        if (moved !== undefined) request.url = `/${moved[0]}${request.url?.slice(moved[1].length + 1)}`;
+        next();
+      });
+    },
     closeBundle() {
       for (const [from, to] of Object.entries(folders)) {
         if (existsSync(here(from))) cpSync(here(from), here(`${outDir}/${to}`), { recursive: true });
@@ -58,9 +64,15 @@ export default defineConfig(({ mode }) => {
       target: 'es2022',
       modulePreload: { polyfill: false },
       rolldownOptions: {
-        input: { index: here('index.html'), imatch: here('src/client.ts'), 'imatch-score': here('src/elements/imatch-score.ts') },
+        input: {
+          index: here('index.html'),
+          imatch: here('src/client.ts'),
+          'imatch-score': here('src/elements/imatch-score.ts'),
+        },
         preserveEntrySignatures: 'exports-only' as const,
-        output: { entryFileNames: (chunk) => (chunk.name.startsWith('imatch') ? '[name].js' : 'assets/[name]-[hash].js') },
+        output: {
+          entryFileNames: (chunk) => (chunk.name.startsWith('imatch') ? '[name].js' : 'assets/[name]-[hash].js'),
+        },
       },
     },
   };

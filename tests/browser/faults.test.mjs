@@ -49,7 +49,10 @@ test('Cancel stops loading, and scoring loads again', async () => {
   await context.close();
 });
 
-for (const [word, what] of [['!trap', 'a trap in a call'], ['!crash', 'a panic in a future']]) {
+for (const [word, what] of [
+  ['!trap', 'a trap in a call'],
+  ['!crash', 'a panic in a future'],
+]) {
   test(`${what} is an error of its own and the next score starts a new worker`, async () => {
     const { page, context } = await open('/?device=cpu');
     await ask(page, `a red circle ${word}`);
@@ -78,7 +81,10 @@ test('a lost device is said, the CPU is offered and takes over', async () => {
 for (const name of ['gpu-fails', 'gpu-crashes']) {
   test(`automatic falls back to the CPU and says why (${name})`, async () => {
     const { page, seen, context } = await open(`${model(name)}&software=1`);
-    assert.match(await text(page, 'device-status'), /^Ready on the CPU: the GPU was tried and failed \(pretended failure on gpu\)\.$/);
+    assert.match(
+      await text(page, 'device-status'),
+      /^Ready on the CPU: the GPU was tried and failed \(pretended failure on gpu\)\.$/,
+    );
     assert.deepEqual(seen.problems, []);
     await context.close();
   });
@@ -88,12 +94,17 @@ test('a GPU chosen by hand that fails its self-test is not replaced behind the b
   const { page, context } = await open(`${model('gpu-fails')}&device=gpu`);
   assert.match(await text(page, 'problem'), /^This device computes wrong results/);
   assert.equal(await page.locator('input[name=device]:checked').inputValue(), 'gpu');
+  await takeSample(page);
+  assert.equal(await page.locator('#problem').isVisible(), true, 'an edit does not mend a device');
   await context.close();
 });
 
 test('an emulated GPU is left alone by automatic, with the reason', async () => {
   const { page, context } = await open('/');
-  assert.match(await text(page, 'device-status'), /^Ready on the CPU: the only graphics adapter is emulated on the CPU/);
+  assert.match(
+    await text(page, 'device-status'),
+    /^Ready on the CPU: the only graphics adapter is emulated on the CPU/,
+  );
   await context.close();
 });
 
@@ -135,7 +146,8 @@ test('bad input found by the engine is shown as it says it', async () => {
 
 test('switching devices back and forth ends on the last choice', async () => {
   const { page, seen, context } = await open('/?device=cpu');
-  for (const device of ['gpu', 'cpu', 'gpu', 'cpu']) await page.locator(`input[value=${device}]`).check({ force: true });
+  for (const device of ['gpu', 'cpu', 'gpu', 'cpu'])
+    await page.locator(`input[value=${device}]`).check({ force: true });
   await page.locator('#device-status', { hasText: 'Ready on the CPU: the CPU was chosen.' }).waitFor();
   await takeSample(page);
   await score(page);

@@ -11,7 +11,14 @@ const WWW = fileURLToPath(new URL('../../www/', import.meta.url));
 const require = createRequire(join(WWW, 'package.json'));
 
 /** Nothing that goes to the network by itself. */
-const QUIET = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const QUIET = [
+  '--no-sandbox',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
 /** WebGPU on SwiftShader, as no GPU can be counted on. */
 const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '--enable-features=Vulkan'];
 
@@ -31,7 +38,12 @@ async function load(name) {
 
 async function site(kind) {
   if (kind !== 'mock' && kind !== 'real') throw new Error(`no page is called ${kind}: mock or real`);
-  const options = { root: WWW, configFile: join(WWW, 'vite.config.ts'), mode: kind === 'mock' ? 'mock' : 'production', logLevel: 'error' };
+  const options = {
+    root: WWW,
+    configFile: join(WWW, 'vite.config.ts'),
+    mode: kind === 'mock' ? 'mock' : 'production',
+    logLevel: 'error',
+  };
   return { vite: await load('vite'), options };
 }
 
@@ -71,7 +83,11 @@ export function watch(page) {
 
 /** A page of its own context, opened at `path` once the model is there (or has failed to come). */
 export async function visit(browser, origin, path = '/', { wait = true, ...options } = {}) {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: 'reduce', ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 900 },
+    reducedMotion: 'reduce',
+    ...options,
+  });
   const page = await context.newPage();
   const seen = watch(page);
   await page.goto(origin + path);

@@ -2,7 +2,9 @@
 
 /** Contrast of every visible piece of text against what lies behind it, as WCAG 2.2 1.4.3 asks. */
 export function contrast() {
-  const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+  const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', {
+    willReadFrequently: true,
+  });
   const paint = (...colours) => {
     context.clearRect(0, 0, 1, 1);
     for (const colour of colours) {
@@ -12,7 +14,9 @@ export function contrast() {
     return context.getImageData(0, 0, 1, 1).data;
   };
   const luminance = ([r, g, b]) => {
-    const [x, y, z] = [r, g, b].map((value) => value / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+    const [x, y, z] = [r, g, b]
+      .map((value) => value / 255)
+      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
   const behind = (element) => {
@@ -24,7 +28,12 @@ export function contrast() {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node !== null; node = walker.nextNode()) {
     const element = node.parentElement;
-    if (node.textContent.trim() === '' || !element.checkVisibility({ opacityProperty: true }) || element.closest('noscript')) continue;
+    if (
+      node.textContent.trim() === '' ||
+      !element.checkVisibility({ opacityProperty: true }) ||
+      element.closest('noscript')
+    )
+      continue;
     const style = getComputedStyle(element);
     if (style.clipPath !== 'none' || element.closest('.announcer, .skip')) continue;
     const layers = behind(element);
@@ -37,8 +46,10 @@ export function contrast() {
     context.globalAlpha = 1;
     const text = luminance(context.getImageData(0, 0, 1, 1).data);
     const ratio = (Math.max(text, ground) + 0.05) / (Math.min(text, ground) + 0.05);
-    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && Number(style.fontWeight) >= 700);
-    if (ratio < (large ? 3 : 4.5)) wrong.push(`${ratio.toFixed(2)}:1 for ${JSON.stringify(node.textContent.trim().slice(0, 40))}`);
+    const large =
+      parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && Number(style.fontWeight) >= 700);
+    if (ratio < (large ? 3 : 4.5))
+      wrong.push(`${ratio.toFixed(2)}:1 for ${JSON.stringify(node.textContent.trim().slice(0, 40))}`);
   }
   return wrong;
 }
@@ -47,11 +58,21 @@ export function contrast() {
 export function structure() {
   const wrong = [];
   const visible = (selector) => [...document.querySelectorAll(selector)].filter((element) => element.checkVisibility());
-  const text = (ids) => (ids ?? '').split(' ').map((id) => document.getElementById(id)?.textContent ?? '').join(' ').trim();
+  const text = (ids) =>
+    (ids ?? '')
+      .split(' ')
+      .map((id) => document.getElementById(id)?.textContent ?? '')
+      .join(' ')
+      .trim();
   const nameOf = (element) =>
-    element.getAttribute('aria-label') || text(element.getAttribute('aria-labelledby')) ||
-    [...(element.labels ?? [])].map((label) => label.textContent.trim()).join(' ') || element.textContent.trim() || element.title;
-  for (const element of visible('button, input, select, textarea, a[href], summary, progress, [role=img], section[aria-labelledby]')) {
+    element.getAttribute('aria-label') ||
+    text(element.getAttribute('aria-labelledby')) ||
+    [...(element.labels ?? [])].map((label) => label.textContent.trim()).join(' ') ||
+    element.textContent.trim() ||
+    element.title;
+  for (const element of visible(
+    'button, input, select, textarea, a[href], summary, progress, [role=img], section[aria-labelledby]',
+  )) {
     if (!nameOf(element)) wrong.push(`no name: ${element.outerHTML.slice(0, 80)}`);
   }
   for (const element of visible('button, select, summary, label:has(input)')) {
@@ -63,12 +84,17 @@ export function structure() {
   for (const id of ids.filter((id, index) => ids.indexOf(id) !== index)) wrong.push(`id twice: ${id}`);
   for (const element of document.querySelectorAll('[aria-labelledby], [aria-describedby]')) {
     const named = `${element.getAttribute('aria-labelledby') ?? ''} ${element.getAttribute('aria-describedby') ?? ''}`;
-    for (const id of named.split(' ').filter(Boolean)) if (!ids.includes(id)) wrong.push(`refers to #${id}, which is not there`);
+    for (const id of named.split(' ').filter(Boolean))
+      if (!ids.includes(id)) wrong.push(`refers to #${id}, which is not there`);
   }
   const levels = visible('h1, h2, h3, h4').map(({ tagName }) => Number(tagName[1]));
   if (levels.filter((level) => level === 1).length !== 1) wrong.push('not exactly one h1');
-  levels.forEach((level, index) => index > 0 && level > levels[index - 1] + 1 && wrong.push(`heading ${level} after ${levels[index - 1]}`));
-  for (const landmark of ['header', 'main', 'footer']) if (document.querySelectorAll(landmark).length !== 1) wrong.push(`not one ${landmark}`);
+  levels.forEach(
+    (level, index) =>
+      index > 0 && level > levels[index - 1] + 1 && wrong.push(`heading ${level} after ${levels[index - 1]}`),
+  );
+  for (const landmark of ['header', 'main', 'footer'])
+    if (document.querySelectorAll(landmark).length !== 1) wrong.push(`not one ${landmark}`);
   return wrong;
 }
 

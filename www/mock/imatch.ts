@@ -96,12 +96,24 @@ export class Picture {
     await steps(4, flag, (part) => onProgress?.({ stage: 'prefix', loaded: 4 * part, total: 4 }));
     if (prompt.includes('!trap')) throw new WebAssembly.RuntimeError('unreachable');
     // As a panic inside a future of wasm-bindgen does: the error surfaces, the promise never settles.
-    if (prompt.includes('!crash')) return new Promise(() => setTimeout(() => { throw new Error('unreachable'); }));
+    if (prompt.includes('!crash'))
+      return new Promise(() =>
+        setTimeout(() => {
+          throw new Error('unreachable');
+        }),
+      );
     if (prompt.includes('!lost')) fail('device_lost', 'the device was lost: pretended');
     if (prompt.includes('!fail')) fail('invalid_input', 'the prompt is longer than the 1024 positions of the model');
     const asked = prompt.includes('!slow') ? 400 : 6;
-    await steps(asked, flag, (part) => onProgress?.({ stage: 'questions', loaded: Math.round(asked * part), total: asked }));
-    return { model: MODEL, device: this.#device, ...scores(prompt, elements, this.#kind), timings_ms: { load: 412, image: 38.2, prefix: 61.7, questions: 24.4 } };
+    await steps(asked, flag, (part) =>
+      onProgress?.({ stage: 'questions', loaded: Math.round(asked * part), total: asked }),
+    );
+    return {
+      model: MODEL,
+      device: this.#device,
+      ...scores(prompt, elements, this.#kind),
+      timings_ms: { load: 412, image: 38.2, prefix: 61.7, questions: 24.4 },
+    };
   }
 
   free(): void {}
@@ -121,7 +133,8 @@ function scores(prompt: string, elements: readonly string[], kind: 'levels' | 'y
     const score = hash(element) % 4 === 1 ? 0.08 + near * 2 : 0.98 - near;
     return { element, category: written.slice(at + 2, -1), score, present: score >= 0.5 };
   });
-  if (kind === 'yes_no') return { overall: { ...overall, probability: (overall.score - 1) / 4, levels: [] }, elements: answered };
+  if (kind === 'yes_no')
+    return { overall: { ...overall, probability: (overall.score - 1) / 4, levels: [] }, elements: answered };
   return { overall: { ...overall, confidence: 0.71, expected_level: expected, levels }, elements: answered };
 }
 

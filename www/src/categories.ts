@@ -1,7 +1,18 @@
 /** The thirteen kinds of element, in the order in which the page offers them. */
 export const CATEGORIES = [
-  'object', 'human', 'animal', 'food', 'location', 'activity', 'attribute',
-  'color', 'material', 'shape', 'counting', 'spatial', 'other',
+  'object',
+  'human',
+  'animal',
+  'food',
+  'location',
+  'activity',
+  'attribute',
+  'color',
+  'material',
+  'shape',
+  'counting',
+  'spatial',
+  'other',
 ] as const;
 
 export type Category = (typeof CATEGORIES)[number];

@@ -3,7 +3,16 @@
  * wasm module failed is thrown away with everything in it.
  */
 import { Connection, ImatchError } from './connection';
-import type { Device, DeviceChoice, EngineInfo, Loaded, ProbeReport, Progress, ScoreRequest, ScoreResult } from './protocol';
+import type {
+  Device,
+  DeviceChoice,
+  EngineInfo,
+  Loaded,
+  ProbeReport,
+  Progress,
+  ScoreRequest,
+  ScoreResult,
+} from './protocol';
 
 export { ImatchError } from './connection';
 export type * from './protocol';
@@ -89,7 +98,10 @@ export class Evaluator {
   }
 
   /** Decodes a picture (PNG, JPEG or WebP) and runs the vision part once. */
-  async open(picture: Blob | BufferSource, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Picture> {
+  async open(
+    picture: Blob | BufferSource,
+    { signal }: { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Picture> {
     const bytes = await new Blob([picture]).arrayBuffer().catch((error: unknown) => {
       throw new ImatchError({ code: 'io', message: `the picture could not be read: ${String(error)}` });
     });
@@ -126,7 +138,11 @@ export class Picture {
 
   /** Asks for the overall score and one score per element; gives the object of `imatch score --json`. */
   async score({ signal, onProgress, prompt, elements, promptType }: ScoreOptions): Promise<ScoreResult> {
-    const request: ScoreRequest = { prompt, elements: [...elements], ...(promptType === undefined ? {} : { promptType }) };
+    const request: ScoreRequest = {
+      prompt,
+      elements: [...elements],
+      ...(promptType === undefined ? {} : { promptType }),
+    };
     return this.#connection.ask('score', { picture: this.#id, request }, { signal, onProgress });
   }
 
@@ -138,5 +154,7 @@ export class Picture {
 
 /** Failures that speak of the GPU and not of the model, the network or a request to stop. */
 function failedOnGpu({ code, device }: ImatchError): boolean {
-  return device === 'gpu' && (code === 'device' || code === 'device_lost' || code === 'self_test' || code === 'internal');
+  return (
+    device === 'gpu' && (code === 'device' || code === 'device_lost' || code === 'self_test' || code === 'internal')
+  );
 }

@@ -45,7 +45,9 @@ export class Connection {
   constructor() {
     this.#worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' });
     this.#worker.addEventListener('message', ({ data }: MessageEvent<Response>) => this.#receive(data));
-    this.#worker.addEventListener('messageerror', () => this.close({ code: 'internal', message: 'an answer could not be read' }));
+    this.#worker.addEventListener('messageerror', () =>
+      this.close({ code: 'internal', message: 'an answer could not be read' }),
+    );
     this.#worker.addEventListener('error', (event) => {
       event.preventDefault();
       this.close({ code: 'internal', message: event.message || 'the worker could not be started' });
@@ -62,7 +64,11 @@ export class Connection {
   }
 
   /** As `ask`, for those who have to name the request later. */
-  askWithId<K extends AnswerKind>(kind: K, body: Body<K>, options: AskOptions = {}): { id: number; value: Promise<Answers[K]> } {
+  askWithId<K extends AnswerKind>(
+    kind: K,
+    body: Body<K>,
+    options: AskOptions = {},
+  ): { id: number; value: Promise<Answers[K]> } {
     const id = ++this.#lastId;
     const { promise, resolve, reject } = withResolvers<Answers[K]>();
     const { signal, onProgress = () => undefined, transfer = [] } = options;

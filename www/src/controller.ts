@@ -100,7 +100,10 @@ export class Controller {
     const loading: Loading = { controller, evaluator };
     this.#loading = loading;
     this.#store.set({ engine: { phase: 'loading' }, progress: null });
-    evaluator.then((loaded) => this.#loaded(loading, loaded), () => this.#unload(loading));
+    evaluator.then(
+      (loaded) => this.#loaded(loading, loaded),
+      () => this.#unload(loading),
+    );
     return evaluator;
   }
 
@@ -138,7 +141,8 @@ export class Controller {
   }
 
   #fail(error: unknown): void {
-    const { code, message } = error instanceof ImatchError ? error : { code: 'internal' as const, message: String(error) };
+    const { code, message } =
+      error instanceof ImatchError ? error : { code: 'internal' as const, message: String(error) };
     // After a failure that the worker did not survive, the next score starts a new one.
     this.#loading?.evaluator.then((evaluator) => evaluator.closed && this.#forget()).catch(() => undefined);
     if (code !== 'aborted') this.#store.set({ problem: { code, message } });

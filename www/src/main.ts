@@ -35,7 +35,9 @@ function listenToForm({ dropZone, prompt, elements, promptType, devices, form, c
   prompt.addEventListener('input', () => store.edit({ prompt: prompt.value }));
   elements.addEventListener('change', () => store.edit({ elements: elements.elements }));
   elements.addEventListener('announce', (event) => announce(parts, (event as CustomEvent<string>).detail));
-  promptType.addEventListener('change', () => store.edit({ promptType: (promptType.value || null) as PromptType | null }));
+  promptType.addEventListener('change', () =>
+    store.edit({ promptType: (promptType.value || null) as PromptType | null }),
+  );
   devices.addEventListener('change', ({ target }) => {
     if (target instanceof HTMLInputElement && isDevice(target.value)) void controller.choose(target.value);
   });
@@ -65,7 +67,10 @@ function listenToCopy({ copy }: Parts): void {
   const label = copy.textContent ?? '';
   copy.addEventListener('click', async () => {
     const text = JSON.stringify(store.state.result, null, 2);
-    const said = await navigator.clipboard.writeText(text).then(() => 'Copied', () => 'The browser refused to copy');
+    const said = await navigator.clipboard.writeText(text).then(
+      () => 'Copied',
+      () => 'The browser refused to copy',
+    );
     copy.textContent = said;
     announce(parts, said);
     setTimeout(() => (copy.textContent = label), 2000);
@@ -74,7 +79,12 @@ function listenToCopy({ copy }: Parts): void {
 
 function choose(file: File): void {
   const before = store.state.picture;
-  const picture: ChosenPicture = { blob: file, url: URL.createObjectURL(file), name: file.name, alt: `The picture ${file.name}` };
+  const picture: ChosenPicture = {
+    blob: file,
+    url: URL.createObjectURL(file),
+    name: file.name,
+    alt: `The picture ${file.name}`,
+  };
   store.edit({ picture });
   announce(parts, `Picture ${file.name} chosen`);
   if (before !== null && before.blob instanceof File) URL.revokeObjectURL(before.url);
@@ -82,11 +92,18 @@ function choose(file: File): void {
 
 function offer(samples: readonly Sample[]): void {
   byId('samples', HTMLDivElement).hidden = samples.length === 0;
-  byId('sample-list', HTMLUListElement).replaceChildren(...samples.map((sample) => {
-    const button = make('button', { type: 'button', class: 'sample', title: sample.prompt }, make('img', { src: sample.url, alt: '' }), make('span', {}, sample.title));
-    button.addEventListener('click', () => take(sample));
-    return make('li', {}, button);
-  }));
+  byId('sample-list', HTMLUListElement).replaceChildren(
+    ...samples.map((sample) => {
+      const button = make(
+        'button',
+        { type: 'button', class: 'sample', title: sample.prompt },
+        make('img', { src: sample.url, alt: '' }),
+        make('span', {}, sample.title),
+      );
+      button.addEventListener('click', () => take(sample));
+      return make('li', {}, button);
+    }),
+  );
 }
 
 function take({ blob, url, name, title, alt, prompt, promptType, elements }: Sample): void {

@@ -32,15 +32,7 @@ export interface PlainError {
 
 /** Stages of loading, opening and scoring, in the order in which they come. */
 export type Stage =
-  | 'program'
-  | 'download'
-  | 'verify'
-  | 'upload'
-  | 'compile'
-  | 'selftest'
-  | 'image'
-  | 'prefix'
-  | 'questions';
+  'program' | 'download' | 'verify' | 'upload' | 'compile' | 'selftest' | 'image' | 'prefix' | 'questions';
 
 /** How far a stage is: bytes for `download`, `verify` and `upload`, otherwise steps. `total` 0 means unknown. */
 export interface Progress {
@@ -151,7 +143,13 @@ export interface ScoreResult {
 /** Page to worker. A picture is named by the id of the request that opened it. */
 export type Request =
   | { readonly kind: 'probe'; readonly id: number; readonly software: boolean }
-  | { readonly kind: 'load'; readonly id: number; readonly manifest: string; readonly device: DeviceChoice; readonly software: boolean }
+  | {
+      readonly kind: 'load';
+      readonly id: number;
+      readonly manifest: string;
+      readonly device: DeviceChoice;
+      readonly software: boolean;
+    }
   | { readonly kind: 'open'; readonly id: number; readonly bytes: ArrayBuffer }
   | { readonly kind: 'score'; readonly id: number; readonly picture: number; readonly request: ScoreRequest }
   | { readonly kind: 'close'; readonly id: number; readonly picture: number }
@@ -172,7 +170,9 @@ export type AnswerKind = keyof Answers;
 
 /** Worker to page. */
 export type Response =
-  | { [K in AnswerKind]: { readonly kind: 'answer'; readonly to: K; readonly id: number; readonly value: Answers[K] } }[AnswerKind]
+  | {
+      [K in AnswerKind]: { readonly kind: 'answer'; readonly to: K; readonly id: number; readonly value: Answers[K] };
+    }[AnswerKind]
   | { readonly kind: 'progress'; readonly id: number; readonly progress: Progress }
   | { readonly kind: 'error'; readonly id: number; readonly error: PlainError }
   /** The wasm module is dead; so is everything that was asked of it. */

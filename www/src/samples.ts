@@ -38,7 +38,12 @@ async function fetchSample({ file, title, alt, prompt, prompt_type, elements }: 
   if (response === null || !response.ok) return null;
   const blob = await response.blob();
   return {
-    blob, url: URL.createObjectURL(blob), name: file, title, alt, prompt,
+    blob,
+    url: URL.createObjectURL(blob),
+    name: file,
+    title,
+    alt,
+    prompt,
     promptType: prompt_type ?? null,
     elements: elements.map((written) => parse(written, 'other')),
   };

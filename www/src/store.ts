@@ -12,7 +12,14 @@ export interface ChosenPicture {
 
 export type EngineState =
   | { readonly phase: 'absent' | 'loading' }
-  | { readonly phase: 'ready'; readonly info: EngineInfo; readonly device: Device; readonly reason: string | null; readonly bytes: number; readonly policy: boolean };
+  | {
+      readonly phase: 'ready';
+      readonly info: EngineInfo;
+      readonly device: Device;
+      readonly reason: string | null;
+      readonly bytes: number;
+      readonly policy: boolean;
+    };
 
 export interface Problem {
   readonly code: ErrorCode;
@@ -38,9 +45,21 @@ export interface State {
   readonly problem: Problem | null;
 }
 
+/** Failures that an edit may mend; the others stay until something is tried again. */
+const OF_THE_FORM: ReadonlySet<ErrorCode> = new Set(['invalid_input', 'invalid_image', 'io']);
+
 export const INITIAL: State = {
-  picture: null, prompt: '', elements: [], promptType: null, device: 'auto',
-  engine: { phase: 'absent' }, running: false, progress: null, result: null, stale: false, problem: null,
+  picture: null,
+  prompt: '',
+  elements: [],
+  promptType: null,
+  device: 'auto',
+  engine: { phase: 'absent' },
+  running: false,
+  progress: null,
+  result: null,
+  stale: false,
+  problem: null,
 };
 
 /** The page's one state: immutable, replaced by `set`, watched by `subscribe`. */
@@ -60,7 +79,9 @@ export class Store {
 
   /** Changes what a score is asked for; a result that is already there is then an old one. */
   edit(change: Partial<Pick<State, 'picture' | 'prompt' | 'elements' | 'promptType'>>): void {
-    this.set({ ...change, stale: this.#state.result !== null, problem: null });
+    const { result, problem } = this.#state;
+    const mended = problem !== null && OF_THE_FORM.has(problem.code);
+    this.set({ ...change, stale: result !== null, problem: mended ? null : problem });
   }
 
   subscribe(listener: (state: State, before: State) => void): void {

@@ -9,7 +9,12 @@ import type { ErrorCode, ScoreResult } from './protocol';
 import type { EngineState, Problem, State, Store } from './store';
 import { duration, failure, megabytes, percent, sentence, stage } from './words';
 
-const TIMINGS: Readonly<Record<string, string>> = { load: 'loading', image: 'picture', prefix: 'prompt', questions: 'questions' };
+const TIMINGS: Readonly<Record<string, string>> = {
+  load: 'loading',
+  image: 'picture',
+  prefix: 'prompt',
+  questions: 'questions',
+};
 
 /** Everything on the page that events come from or text goes to. */
 export function findParts() {
@@ -84,7 +89,8 @@ function drawActivity(state: State, before: State, parts: Parts): void {
   status.hidden = busy;
   status.textContent = engineStatus(engine);
   if (engine.phase === 'ready' && before.engine.phase === 'loading' && !running) announce(parts, engineStatus(engine));
-  if (before.running && !running && state.result === before.result && state.problem === null) announce(parts, 'Stopped');
+  if (before.running && !running && state.result === before.result && state.problem === null)
+    announce(parts, 'Stopped');
   if (engine.phase === 'ready' && !engine.policy) byId('privacy', HTMLSpanElement).textContent = WITHOUT_POLICY;
 }
 
@@ -111,7 +117,9 @@ function drawProblem(problem: Problem | null, parts: Parts): void {
     make('p', { class: 'problem-title' }, title),
     ...(advice === '' ? [] : [make('p', {}, advice)]),
     make('p', { class: 'problem-detail' }, sentence(problem.message)),
-    ...(OF_THE_GPU.has(problem.code) ? [make('button', { type: 'button', class: 'button quiet small', 'data-device': 'cpu' }, 'Use the CPU')] : []),
+    ...(OF_THE_GPU.has(problem.code)
+      ? [make('button', { type: 'button', class: 'button quiet small', 'data-device': 'cpu' }, 'Use the CPU')]
+      : []),
   );
 }
 
@@ -135,10 +143,12 @@ function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: P
   drawFact('probability', overall.probability == null ? undefined : percent(overall.probability));
   byId('levels', LevelChart).show(overall);
   byId('element-table', ElementTable).show(elements);
-  byId('provenance', HTMLDListElement).replaceChildren(...provenance(result, engine).flatMap(([term, text, title]) => [
-    make('dt', {}, term),
-    make('dd', title === undefined ? {} : { title }, text),
-  ]));
+  byId('provenance', HTMLDListElement).replaceChildren(
+    ...provenance(result, engine).flatMap(([term, text, title]) => [
+      make('dt', {}, term),
+      make('dd', title === undefined ? {} : { title }, text),
+    ]),
+  );
   resultTitle.setAttribute('aria-label', `Result: ${overall.score.toFixed(2)} of ${overall.scale[1]}`);
   resultTitle.focus({ preventScroll: true });
   byId('result', HTMLElement).scrollIntoView({ block: 'nearest' });
@@ -159,8 +169,15 @@ function provenance({ model, device, timings_ms }: ScoreResult, engine: EngineSt
   ];
   if (engine.phase === 'ready') {
     const { passed, max_difference } = engine.info.selftest;
-    rows.splice(3, 0, ['Self-test', `${passed ? 'passed' : 'failed'}, largest difference ${max_difference.toExponential(1)}`]);
-    rows.splice(1, 1, ['Weights', `${model.quantization}, ${megabytes(engine.bytes)} MB, SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256]);
+    rows.splice(3, 0, [
+      'Self-test',
+      `${passed ? 'passed' : 'failed'}, largest difference ${max_difference.toExponential(1)}`,
+    ]);
+    rows.splice(1, 1, [
+      'Weights',
+      `${model.quantization}, ${megabytes(engine.bytes)} MB, SHA-256 ${model.sha256.slice(0, 12)}…`,
+      model.sha256,
+    ]);
   }
   return rows;
 }

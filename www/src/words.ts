@@ -48,15 +48,27 @@ interface Explanation {
 
 const FAILURES: Record<ErrorCode, Explanation> = {
   invalid_input: { title: 'The form needs a change', advice: '' },
-  invalid_image: { title: 'This picture cannot be read', advice: 'PNG, JPEG and WebP files work. Try saving it again in one of these.' },
-  invalid_model: { title: 'The model’s files do not fit together', advice: 'They were put together wrongly; trying again will not help.' },
-  integrity: { title: 'The model’s files arrived damaged', advice: 'Their size or checksum is not the promised one. Score again to fetch them anew.' },
+  invalid_image: {
+    title: 'This picture cannot be read',
+    advice: 'PNG, JPEG and WebP files work. Try saving it again in one of these.',
+  },
+  invalid_model: {
+    title: 'The model’s files do not fit together',
+    advice: 'They were put together wrongly; trying again will not help.',
+  },
+  integrity: {
+    title: 'The model’s files arrived damaged',
+    advice: 'Their size or checksum is not the promised one. Score again to fetch them anew.',
+  },
   unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
   io: { title: 'A file could not be read', advice: 'Choose the picture again.' },
   network: { title: 'The model could not be fetched', advice: 'Check the connection, then score again.' },
   device: { title: 'The GPU cannot be used', advice: 'Choose Automatic or CPU: the scores are the same, only slower.' },
   device_lost: { title: 'The GPU stopped working', advice: 'Score again to start it afresh, or choose the CPU.' },
-  self_test: { title: 'This device computes wrong results', advice: 'A score is shown only by a device that passes a check. Choose the CPU.' },
+  self_test: {
+    title: 'This device computes wrong results',
+    advice: 'A score is shown only by a device that passes a check. Choose the CPU.',
+  },
   aborted: { title: 'Stopped', advice: '' },
   internal: { title: 'Something broke inside imatch', advice: 'Score again to start afresh.' },
 };

@@ -35,13 +35,20 @@ self.addEventListener('unhandledrejection', (event) => crash(event.reason));
 
 function receive(request: Request): void {
   switch (request.kind) {
-    case 'abort': return abort(request.id);
-    case 'probe': return void run(request, () => preflight(request.software));
-    case 'load': return inTurn(request, (job) => load(request, job));
-    case 'open': return inTurn(request, (job) => open(request, job));
-    case 'score': return inTurn(request, (job) => score(request, job));
-    case 'close': return inTurn(request, async () => close(request.picture));
-    case 'dispose': return inTurn(request, async () => dispose());
+    case 'abort':
+      return abort(request.id);
+    case 'probe':
+      return void run(request, () => preflight(request.software));
+    case 'load':
+      return inTurn(request, (job) => load(request, job));
+    case 'open':
+      return inTurn(request, (job) => open(request, job));
+    case 'score':
+      return inTurn(request, (job) => score(request, job));
+    case 'close':
+      return inTurn(request, async () => close(request.picture));
+    case 'dispose':
+      return inTurn(request, async () => dispose());
   }
 }
 
@@ -61,8 +68,11 @@ function run<K extends AnswerKind>(request: RequestOf<K>, work: (job: Job) => Pr
   const job: Job = { controller: new AbortController(), flag: null };
   jobs.set(id, job);
   const answer = (value: Answers[K]) => post({ kind: 'answer', to: kind, id, value } as Response);
-  const fail = (thrown: unknown) => (isTrap(thrown) ? crash(thrown) : post({ kind: 'error', id, error: plain(thrown) }));
-  return work(job).then(answer, fail).finally(() => jobs.delete(id));
+  const fail = (thrown: unknown) =>
+    isTrap(thrown) ? crash(thrown) : post({ kind: 'error', id, error: plain(thrown) });
+  return work(job)
+    .then(answer, fail)
+    .finally(() => jobs.delete(id));
 }
 
 /** Stops a request; one that has just opened a picture has it closed again, as nobody can name it any more. */
@@ -87,7 +97,9 @@ async function load({ id, manifest, device: choice, software }: RequestOf<'load'
   signal.throwIfAborted();
   starting = device;
   try {
-    engine = await withFlag(job, (flag) => Engine.load({ manifest: files.manifest, device, read: files.read, onProgress }, flag));
+    engine = await withFlag(job, (flag) =>
+      Engine.load({ manifest: files.manifest, device, read: files.read, onProgress }, flag),
+    );
   } catch (thrown) {
     if (isTrap(thrown)) {
       crash(thrown);
@@ -99,7 +111,13 @@ async function load({ id, manifest, device: choice, software }: RequestOf<'load'
     starting = undefined;
     files.drop();
   }
-  return { info: engine.info(), device, reason: report === null ? 'the CPU was chosen' : report.reason, bytes: files.bytes, policy };
+  return {
+    info: engine.info(),
+    device,
+    reason: report === null ? 'the CPU was chosen' : report.reason,
+    bytes: files.bytes,
+    policy,
+  };
 }
 
 async function open({ id, bytes }: RequestOf<'open'>, job: Job): Promise<Opened> {

@@ -12,7 +12,9 @@ export class ElementChips extends HTMLElement {
   connectedCallback(): void {
     this.querySelector('.chips')?.replaceWith(this.#list);
     const { text, category } = this.#fields;
-    category.replaceChildren(...CATEGORIES.map((name) => make('option', { value: name, selected: name === 'object' }, name)));
+    category.replaceChildren(
+      ...CATEGORIES.map((name) => make('option', { value: name, selected: name === 'object' }, name)),
+    );
     text.addEventListener('keydown', (event) => this.#key(event));
     category.addEventListener('keydown', (event) => this.#key(event));
     this.querySelector('.add')?.addEventListener('click', () => this.#add());
@@ -59,7 +61,8 @@ export class ElementChips extends HTMLElement {
     text.focus();
     if (asked.text === '') return;
     text.value = '';
-    if (this.#elements.some((other) => spell(other) === spell(asked))) return this.#announce(`${asked.text} is in the list already`);
+    if (this.#elements.some((other) => spell(other) === spell(asked)))
+      return this.#announce(`${asked.text} is in the list already`);
     this.#change([...this.#elements, asked]);
     this.#announce(`Added ${asked.text}, ${asked.category}`);
   }
@@ -69,7 +72,8 @@ export class ElementChips extends HTMLElement {
     if (removed === undefined) return;
     this.#change(this.#elements.filter((_, other) => other !== index));
     const buttons = this.#list.querySelectorAll('button');
-    if (document.activeElement !== this.#fields.text) (buttons[index] ?? buttons[index - 1] ?? this.#fields.text).focus();
+    if (document.activeElement !== this.#fields.text)
+      (buttons[index] ?? buttons[index - 1] ?? this.#fields.text).focus();
     this.#announce(`Removed ${removed.text}`);
   }
 
@@ -87,7 +91,13 @@ export class ElementChips extends HTMLElement {
   #chip({ text, category }: PromptElement, index: number): HTMLLIElement {
     const remove = make('button', { type: 'button', class: 'remove', 'aria-label': `Remove ${text}` });
     remove.addEventListener('click', () => this.#remove(index));
-    return make('li', { class: 'chip' }, make('span', { class: 'chip-text' }, text), make('span', { class: 'chip-category' }, category), remove);
+    return make(
+      'li',
+      { class: 'chip' },
+      make('span', { class: 'chip-text' }, text),
+      make('span', { class: 'chip-category' }, category),
+      remove,
+    );
   }
 
   #announce(text: string): void {

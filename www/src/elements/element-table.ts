@@ -8,9 +8,16 @@ export class ElementTable extends HTMLElement {
     this.hidden = elements.length === 0;
     const heads = ['Element', 'Probability', 'Verdict'].map((text) => make('th', { scope: 'col' }, text));
     const present = elements.filter((element) => element.present).length;
-    const caption = make('caption', {}, make('span', { class: 'caption-title' }, 'Elements'), ` ${present} of ${elements.length} present`);
+    const caption = make(
+      'caption',
+      {},
+      make('span', { class: 'caption-title' }, 'Elements'),
+      ` ${present} of ${elements.length} present`,
+    );
     const body = make('tbody', {}, ...elements.map(row));
-    this.replaceChildren(make('table', { class: 'elements' }, caption, make('thead', {}, make('tr', {}, ...heads)), body));
+    this.replaceChildren(
+      make('table', { class: 'elements' }, caption, make('thead', {}, make('tr', {}, ...heads)), body),
+    );
   }
 }
 

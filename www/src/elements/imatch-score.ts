@@ -67,13 +67,24 @@ export class ImatchScore extends HTMLElement {
       this.#emit('score', result);
     } catch (error) {
       if (signal.aborted) return;
-      const failed = error instanceof ImatchError ? error : new ImatchError({ code: 'internal', message: String(error) });
+      const failed =
+        error instanceof ImatchError ? error : new ImatchError({ code: 'internal', message: String(error) });
       this.#root.replaceChildren(make('p', { class: 'note', role: 'alert' }, failed.message));
       this.#emit('error', failed);
     }
   }
 
-  async #score({ model, src, prompt, signal }: { model: string; src: string; prompt: string; signal: AbortSignal }): Promise<ScoreResult> {
+  async #score({
+    model,
+    src,
+    prompt,
+    signal,
+  }: {
+    model: string;
+    src: string;
+    prompt: string;
+    signal: AbortSignal;
+  }): Promise<ScoreResult> {
     const onProgress = (progress: Progress) => {
       if (signal.aborted) return;
       this.#root.replaceChildren(make('p', { class: 'note' }, `${stage(progress)} …`));
@@ -96,9 +107,18 @@ export class ImatchScore extends HTMLElement {
   #show({ overall, elements }: ScoreResult): void {
     const scale = make('span', { class: 'scale' }, `of ${overall.scale[1]}`);
     const items = elements.map(({ element, score, present }) =>
-      make('li', {}, make('span', {}, element), make('span', {}, percent(score)), make('span', {}, present ? 'present' : 'absent')),
+      make(
+        'li',
+        {},
+        make('span', {}, element),
+        make('span', {}, percent(score)),
+        make('span', {}, present ? 'present' : 'absent'),
+      ),
     );
-    this.#root.replaceChildren(make('p', { class: 'score' }, overall.score.toFixed(2), ' ', scale), make('ul', {}, ...items));
+    this.#root.replaceChildren(
+      make('p', { class: 'score' }, overall.score.toFixed(2), ' ', scale),
+      make('ul', {}, ...items),
+    );
   }
 
   #emit(name: 'progress' | 'score' | 'error', detail: Progress | ScoreResult | ImatchError): void {
@@ -118,7 +138,8 @@ function shared(model: string, onProgress: (progress: Progress) => void): Promis
 
 async function fetchPicture(src: string, signal: AbortSignal): Promise<Blob> {
   const response = await fetch(new URL(src, document.baseURI), { signal }).catch(() => null);
-  if (response === null || !response.ok) throw new ImatchError({ code: 'network', message: `${src}: the picture could not be fetched` });
+  if (response === null || !response.ok)
+    throw new ImatchError({ code: 'network', message: `${src}: the picture could not be fetched` });
   return response.blob();
 }
 

@@ -8,13 +8,19 @@ export class LevelChart extends HTMLElement {
     this.hidden = levels.length === 0;
     if (this.hidden) return this.replaceChildren();
     const valueOf = (index: number) => low + (index * (high - low)) / Math.max(1, levels.length - 1);
-    const top = levels.reduce((best, { probability }, index) => (probability > (levels[best]?.probability ?? 0) ? index : best), 0);
+    const top = levels.reduce(
+      (best, { probability }, index) => (probability > (levels[best]?.probability ?? 0) ? index : best),
+      0,
+    );
     const peak = levels[top]?.probability ?? 0;
     const summary =
       `Probabilities of ${levels.length} levels from ${low} to ${high}. Most likely: ${valueOf(top).toFixed(2)}, ` +
       `with ${percent(peak)}. Mean: ${score.toFixed(2)}${expected == null ? '' : `, level ${expected.toFixed(1)} of ${levels.length}`}.`;
     const bars = levels.map(({ token, probability }, index) => {
-      const bar = make('span', { class: index === top ? 'level top' : 'level', title: `${token}, ${valueOf(index).toFixed(2)}: ${percent(probability)}` });
+      const bar = make('span', {
+        class: index === top ? 'level top' : 'level',
+        title: `${token}, ${valueOf(index).toFixed(2)}: ${percent(probability)}`,
+      });
       bar.style.setProperty('--height', String(peak > 0 ? probability / peak : 0));
       return bar;
     });
@@ -28,9 +34,20 @@ export class LevelChart extends HTMLElement {
   #table(levels: OverallScore['levels'], valueOf: (index: number) => number): HTMLDetailsElement {
     const heads = ['Level', 'Score', 'Probability'].map((text) => make('th', { scope: 'col' }, text));
     const rows = levels.map(({ token, probability }, index) =>
-      make('tr', {}, make('th', { scope: 'row' }, token), make('td', {}, valueOf(index).toFixed(2)), make('td', {}, `${(probability * 100).toFixed(2)} %`)),
+      make(
+        'tr',
+        {},
+        make('th', { scope: 'row' }, token),
+        make('td', {}, valueOf(index).toFixed(2)),
+        make('td', {}, `${(probability * 100).toFixed(2)} %`),
+      ),
     );
-    const table = make('table', { class: 'numbers' }, make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...rows));
+    const table = make(
+      'table',
+      { class: 'numbers' },
+      make('thead', {}, make('tr', {}, ...heads)),
+      make('tbody', {}, ...rows),
+    );
     return make('details', { class: 'more' }, make('summary', {}, 'The levels as numbers'), table);
   }
 }

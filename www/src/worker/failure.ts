@@ -1,8 +1,18 @@
 import type { Device, ErrorCode, PlainError } from '../protocol';
 
 const CODES: ReadonlySet<string> = new Set<ErrorCode>([
-  'invalid_input', 'invalid_image', 'invalid_model', 'integrity', 'unsupported', 'io',
-  'network', 'device', 'device_lost', 'self_test', 'aborted', 'internal',
+  'invalid_input',
+  'invalid_image',
+  'invalid_model',
+  'integrity',
+  'unsupported',
+  'io',
+  'network',
+  'device',
+  'device_lost',
+  'self_test',
+  'aborted',
+  'internal',
 ]);
 
 /** A failure that the worker itself notices, with the same codes as those of the wasm module. */

@@ -25,10 +25,15 @@ const MAX_MANIFEST_BYTES = 4 * 1024 * 1024;
  * Downloads a manifest and the files it lists, which lie beside it. Their sizes are checked against the
  * manifest here; their SHA-256 is checked by the engine, on the bytes it reads.
  */
-export async function download(manifestUrl: string, signal: AbortSignal, onProgress: (progress: Progress) => void): Promise<ModelFiles> {
+export async function download(
+  manifestUrl: string,
+  signal: AbortSignal,
+  onProgress: (progress: Progress) => void,
+): Promise<ModelFiles> {
   const response = await request(manifestUrl, signal);
   const manifest = await response.text().catch((error: unknown) => broken(error, manifestUrl, signal));
-  if (manifest.length > MAX_MANIFEST_BYTES) throw new Failure('invalid_model', `${name(manifestUrl)}: longer than 4 MiB`);
+  if (manifest.length > MAX_MANIFEST_BYTES)
+    throw new Failure('invalid_model', `${name(manifestUrl)}: longer than 4 MiB`);
   const entries = listed(manifest, name(manifestUrl));
   const total = entries.reduce((sum, entry) => sum + entry.bytes, 0);
   const files = new Map<string, Uint8Array>();
@@ -66,19 +71,31 @@ function listed(manifest: string, where: string): Entry[] {
 function beside(manifestUrl: string, path: string): string {
   const folder = new URL('.', manifestUrl);
   const url = new URL(path, folder);
-  if (url.origin !== folder.origin || !url.pathname.startsWith(folder.pathname) || url.search !== '' || url.hash !== '') {
+  if (
+    url.origin !== folder.origin ||
+    !url.pathname.startsWith(folder.pathname) ||
+    url.search !== '' ||
+    url.hash !== ''
+  ) {
     throw new Failure('invalid_model', `manifest: the path ${JSON.stringify(path)} leads outside the model's folder`);
   }
   return url.href;
 }
 
 async function request(url: string, signal: AbortSignal): Promise<Response> {
-  const response = await fetch(url, { signal, credentials: 'omit' }).catch((error: unknown) => broken(error, url, signal));
+  const response = await fetch(url, { signal, credentials: 'omit' }).catch((error: unknown) =>
+    broken(error, url, signal),
+  );
   if (!response.ok) throw new Failure('network', `${name(url)}: the server answered ${response.status}`);
   return response;
 }
 
-async function fetchFile(url: string, { path, bytes }: Entry, signal: AbortSignal, onLoaded: (loaded: number) => void): Promise<Uint8Array> {
+async function fetchFile(
+  url: string,
+  { path, bytes }: Entry,
+  signal: AbortSignal,
+  onLoaded: (loaded: number) => void,
+): Promise<Uint8Array> {
   const response = await request(url, signal);
   const file = allocate(bytes, path);
   const reader = response.body?.getReader();

@@ -51,10 +51,15 @@ function describe(adapter: GPUAdapter): AdapterReport {
 }
 
 function lacking(report: AdapterReport, software: boolean): string | null {
-  if (report.software && !software) return 'the only graphics adapter is emulated on the CPU, which is slower than the CPU itself';
-  if (!report.features.includes(FEATURE)) return `the graphics adapter lacks the feature ${FEATURE}, which the GPU path needs`;
-  const { maxStorageBufferBindingSize: binding = 0, maxComputeInvocationsPerWorkgroup: invocations = 0 } = report.limits;
-  if (binding < MIN_BINDING_BYTES) return `the graphics adapter binds ${binding >> 20} MiB at most, and 128 MiB are needed`;
-  if (invocations < MIN_INVOCATIONS) return `the graphics adapter runs ${invocations} threads a workgroup, and 256 are needed`;
+  if (report.software && !software)
+    return 'the only graphics adapter is emulated on the CPU, which is slower than the CPU itself';
+  if (!report.features.includes(FEATURE))
+    return `the graphics adapter lacks the feature ${FEATURE}, which the GPU path needs`;
+  const { maxStorageBufferBindingSize: binding = 0, maxComputeInvocationsPerWorkgroup: invocations = 0 } =
+    report.limits;
+  if (binding < MIN_BINDING_BYTES)
+    return `the graphics adapter binds ${binding >> 20} MiB at most, and 128 MiB are needed`;
+  if (invocations < MIN_INVOCATIONS)
+    return `the graphics adapter runs ${invocations} threads a workgroup, and 256 are needed`;
   return null;
 }
