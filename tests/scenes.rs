@@ -290,3 +290,32 @@ fn exported_files_decode_to_the_sample_and_raters_surround_the_truth() {
     }
     assert!(off > 0.05 && off < 0.4, "{off}");
 }
+
+#[test]
+fn each_shape_has_its_own_corners_and_notches() {
+    let mut scene = Sampler::new(1).sample(0).scene;
+    let object =
+        imatch::data::scene::Object { center: [0.5; 2], radius: 0.3, angle: 0.0, ..scene.objects[0].clone() };
+    // Points from the centre in units of the radius, and which of circle, square, triangle, star they lie in.
+    let mut points = vec![
+        ([0.0, -0.95], [true, false, true, true]),
+        ([0.8, 0.8], [false, true, false, false]),
+        ([0.8, 0.5], [true, true, true, false]),
+        ([0.0, 0.7], [true, true, false, false]),
+    ];
+    for fifth in 0..5 {
+        let (sin, cos) = (0.4 * std::f32::consts::PI * fifth as f32).sin_cos();
+        points.push(([1.05 * sin, -1.05 * cos], [false, fifth == 2 || fifth == 3, fifth == 0, true]));
+        points.push(([-0.60 * sin, 0.60 * cos], [true, true, fifth != 0, false]));
+    }
+    for (index, shape) in Shape::ALL.into_iter().enumerate() {
+        let thing = Thing { color: Color::Red, shape };
+        scene.objects = vec![imatch::data::scene::Object { thing, ..object.clone() }];
+        let rgb = imatch::data::draw::draw(&scene, 200);
+        for (point, inside) in &points {
+            let [column, row] = point.map(|c| ((0.5 + 0.3 * c) * 200.0) as usize);
+            let seen = color_of(&rgb[3 * (row * 200 + column)..][..3]) == Some(Color::Red);
+            assert_eq!(seen, inside[index], "{} at {point:?}", shape.word());
+        }
+    }
+}
