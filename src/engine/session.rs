@@ -212,7 +212,7 @@ impl Session {
 }
 
 /// Values of a tensor, in order.
-async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor
         .into_data_async()
         .await

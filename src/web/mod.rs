@@ -1,1 +1,210 @@
-//! (to be written)
+//! The browser surface: a thin `#[wasm_bindgen]` layer over the engine, one call a method.
+//!
+//! Everything here runs in a dedicated worker. Errors are JavaScript `Error`s with a `code`.
+
+mod device;
+mod observer;
+mod source;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use js_sys::{Function, Reflect};
+use serde::Serialize;
+use wasm_bindgen::prelude::*;
+
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::image::decode::{DecodeLimits, decode};
+use crate::text::{PromptType, Request};
+use crate::weights::{Bundle, Manifest};
+
+pub use observer::AbortFlag;
+use observer::WebObserver;
+use source::JsSource;
+
+/// Prints panics to the console instead of a bare `unreachable`.
+#[wasm_bindgen(start)]
+pub fn start() {
+    console_error_panic_hook::set_once();
+}
+
+/// A model on a device.
+#[wasm_bindgen]
+pub struct Engine {
+    engine: Arc<engine::Engine>,
+    selftest: engine::selftest::SelfTest,
+}
+
+/// A picture that the vision tower has read.
+#[wasm_bindgen]
+pub struct Picture {
+    width: usize,
+    height: usize,
+    sha256: String,
+    session: RefCell<engine::Session>,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Verifies, loads and tests a model: `{manifest, device, deviceName, read, onProgress}`.
+    pub async fn load(options: JsValue, flag: &AbortFlag) -> std::result::Result<Engine, JsValue> {
+        let observer = WebObserver::new(flag, function(&options, "onProgress"));
+        load(&options, &observer).await.map_err(thrown)
+    }
+
+    /// Model, device, scoring options, self-test and loading time.
+    pub fn info(&self) -> std::result::Result<JsValue, JsValue> {
+        #[derive(Serialize)]
+        struct Info<'a> {
+            model: &'a crate::score::ModelIdentity,
+            device: &'a str,
+            scoring: &'a crate::score::ScoringOptions,
+            selftest: Passed,
+            load_ms: f64,
+        }
+        #[derive(Serialize)]
+        struct Passed {
+            passed: bool,
+            compared: usize,
+            max_difference: f64,
+        }
+        let engine = &self.engine;
+        let info = Info {
+            model: engine.identity(),
+            device: engine.device_name(),
+            scoring: engine.processor().scoring(),
+            selftest: Passed {
+                passed: true,
+                compared: self.selftest.compared,
+                max_difference: self.selftest.max_difference,
+            },
+            load_ms: engine.load_ms(),
+        };
+        plain(&info).map_err(thrown)
+    }
+
+    /// Decodes and encodes a picture file.
+    pub async fn open(&self, bytes: Vec<u8>, flag: &AbortFlag) -> std::result::Result<Picture, JsValue> {
+        let observer = WebObserver::new(flag, None);
+        let open = async {
+            let picture = decode(&bytes, &DecodeLimits::default())?;
+            let session = self.engine.open(&picture, &observer).await?;
+            let sha256 = session.picture_sha256().to_owned();
+            let (width, height) = (picture.width(), picture.height());
+            Ok(Picture { width, height, sha256, session: RefCell::new(session) })
+        };
+        open.await.map_err(thrown)
+    }
+}
+
+#[wasm_bindgen]
+impl Picture {
+    /// Pixels per row.
+    #[wasm_bindgen(getter)]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    #[wasm_bindgen(getter)]
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// SHA-256 of the decoded pixels.
+    pub fn sha256(&self) -> String {
+        self.sha256.clone()
+    }
+
+    /// Scores a request `{prompt, elements, promptType}`: the object of `score --json`.
+    ///
+    /// One request at a time: a second one while the first runs is refused.
+    pub async fn score(
+        &self,
+        request: JsValue,
+        flag: &AbortFlag,
+        on_progress: Option<Function>,
+    ) -> std::result::Result<JsValue, JsValue> {
+        let observer = WebObserver::new(flag, on_progress);
+        let score = async {
+            let request = parse_request(&request)?;
+            let mut session = self
+                .session
+                .try_borrow_mut()
+                .map_err(|_| Error::input("this picture is being scored; wait for the first request"))?;
+            let result = session.score(&request, &observer).await?;
+            plain(&result)
+        };
+        score.await.map_err(thrown)
+    }
+}
+
+async fn load(options: &JsValue, observer: &WebObserver) -> Result<Engine> {
+    let text = string(options, "manifest")?.ok_or_else(|| Error::input("options.manifest is missing"))?;
+    let manifest = Manifest::parse(text.as_bytes())?;
+    let read = function(options, "read").ok_or_else(|| Error::input("options.read is missing"))?;
+    let bundle = Bundle::from_manifest(
+        &manifest,
+        async |file| Ok(JsSource::new(file.path.clone(), file.bytes, read.clone())),
+        async |done, total| observer.progress("verify", done, total).await,
+    )
+    .await?;
+    let golden = bundle.golden.clone();
+    let place = match string(options, "device")?.as_deref() {
+        Some("gpu") => device::gpu(string(options, "deviceName")?).await?,
+        Some("cpu") => engine::Place::cpu(),
+        other => return Err(Error::input(format!("options.device is {other:?}, expected gpu or cpu"))),
+    };
+    let engine =
+        engine::Engine::load(bundle, place, async |done, total| observer.progress("upload", done, total).await)
+            .await?;
+    observer.progress("selftest", 0, 1).await?;
+    let selftest = engine::selftest::run(&engine, &golden, &observer.quiet()).await?;
+    observer.progress("selftest", 1, 1).await?;
+    Ok(Engine { engine, selftest })
+}
+
+fn parse_request(request: &JsValue) -> Result<Request> {
+    let prompt = string(request, "prompt")?.ok_or_else(|| Error::input("request.prompt is missing"))?;
+    let elements = field(request, "elements");
+    let elements: Vec<String> = if elements.is_undefined() || elements.is_null() {
+        Vec::new()
+    } else {
+        serde_wasm_bindgen::from_value(elements)
+            .map_err(|error| Error::input("request.elements is no list of texts").with_source(error.to_string()))?
+    };
+    let prompt_type = string(request, "promptType")?.map(|name| name.parse::<PromptType>()).transpose()?;
+    Request::new(prompt, &elements, prompt_type)
+}
+
+fn field(object: &JsValue, name: &str) -> JsValue {
+    Reflect::get(object, &JsValue::from_str(name)).unwrap_or(JsValue::UNDEFINED)
+}
+
+fn string(object: &JsValue, name: &str) -> Result<Option<String>> {
+    let value = field(object, name);
+    if value.is_undefined() || value.is_null() {
+        return Ok(None);
+    }
+    value.as_string().map(Some).ok_or_else(|| Error::input(format!("{name} is no text")))
+}
+
+fn function(object: &JsValue, name: &str) -> Option<Function> {
+    field(object, name).dyn_into().ok()
+}
+
+/// A plain JavaScript object, as JSON would give it.
+fn plain(value: &impl Serialize) -> Result<JsValue> {
+    value
+        .serialize(&serde_wasm_bindgen::Serializer::json_compatible())
+        .map_err(|error| Error::internal("a result could not be handed over").with_source(error.to_string()))
+}
+
+/// The JavaScript `Error` of an error, with its code.
+fn thrown(error: Error) -> JsValue {
+    let object = js_sys::Error::new(&error.to_string());
+    // Setting a property of a fresh object cannot fail.
+    let _ = Reflect::set(&object, &"code".into(), &error.code().into());
+    object.into()
+}
