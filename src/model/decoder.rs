@@ -112,6 +112,10 @@ impl DecoderLayer {
         let (width, head) = (config.hidden_size, config.head_dim);
         let (queries, keys) = (config.num_attention_heads * head, config.num_key_value_heads * head);
         let linear = |d_in, d_out| Linear::new(d_in, d_out, false, device);
+        // Branches that end in the residual stream start small, so that a fresh decoder does not
+        // drown its tokens (GPT-2, section 2.3: a factor of 1 / sqrt(number of branches)).
+        let gain = (2.0 * config.num_hidden_layers as f64).powf(-0.5);
+        let branch_end = |d_in, d_out| Linear::with_gain(d_in, d_out, false, gain, device);
         Self {
             input_layernorm: norm(width, config, device),
             post_attention_layernorm: norm(width, config, device),
@@ -119,14 +123,14 @@ impl DecoderLayer {
                 q_proj: linear(width, queries),
                 k_proj: linear(width, keys),
                 v_proj: linear(width, keys),
-                o_proj: linear(queries, width),
+                o_proj: branch_end(queries, width),
                 q_norm: norm(head, config, device),
                 k_norm: norm(head, config, device),
             },
             mlp: Mlp {
                 gate_proj: linear(width, config.intermediate_size),
                 up_proj: linear(width, config.intermediate_size),
-                down_proj: linear(config.intermediate_size, width),
+                down_proj: branch_end(config.intermediate_size, width),
             },
         }
     }

@@ -19,7 +19,12 @@ pub struct Linear {
 impl Linear {
     /// A layer of normal weights with deviation `1 / sqrt(d_in)`; parameters come to life when first used.
     pub fn new(d_in: usize, d_out: usize, bias: bool, device: &Device) -> Self {
-        let initializer = Initializer::Normal { mean: 0.0, std: (d_in as f64).powf(-0.5) };
+        Self::with_gain(d_in, d_out, bias, 1.0, device)
+    }
+
+    /// The same with weights `gain` times as large.
+    pub fn with_gain(d_in: usize, d_out: usize, bias: bool, gain: f64, device: &Device) -> Self {
+        let initializer = Initializer::Normal { mean: 0.0, std: gain * (d_in as f64).powf(-0.5) };
         Self {
             weight: initializer.init([d_in, d_out], device),
             bias: bias.then(|| Initializer::Zeros.init([d_out], device)),

@@ -13,12 +13,15 @@ use crate::model::{HIDDEN, Rotary, token_positions};
 pub struct Item {
     /// The picture.
     pub patches: Patches,
-    /// Each question's complete token sequence.
+    /// Each question's complete token sequence: the overall question, then elements.
     pub sequences: Vec<Vec<u32>>,
     /// The token that answers each question.
     pub targets: Vec<u32>,
     /// How much each question counts in the loss.
     pub weights: Vec<f32>,
+    /// Tokens at the end of each element question that learn the answer too, its last one
+    /// included; 1 for nothing but the answer position.
+    pub rehearsed: usize,
     /// Dense truth for the auxiliary head, `[M, classes]`; empty without one.
     pub cells: Vec<u8>,
 }
@@ -54,12 +57,15 @@ pub struct Batch {
     pub questions: Tokens,
     /// The item of each question, `[Q]`.
     pub items: Tensor<1, Int>,
-    /// Rows of `[Q * T]` whose answer is learnt, `[Q]`: the last token of each question.
+    /// Rows of `[Q * T]` that learn an answer, `[R]`: the last token of each question first
+    /// (`R = Q` without rehearsal).
     pub answers: Tensor<1, Int>,
-    /// The tokens to be answered, `[Q]`.
+    /// The tokens to be answered, `[R]`.
     pub targets: Tensor<1, Int>,
-    /// Weight of each answer, `[Q]`, mean one.
+    /// Weight of each row, `[R]`, mean one.
     pub weights: Tensor<1>,
+    /// Target of each question that is about an element, with its row in `[R]`.
+    pub elements: Vec<(usize, u32)>,
     /// Dense truth, `[B, M, classes]`, where the items carry it.
     pub cells: Option<Tensor<3>>,
 }
@@ -89,13 +95,17 @@ impl Batch {
         let merge = config.vision.spatial_merge_size;
         let mut prefixes = Vec::with_capacity(items.len());
         let mut questions = Vec::new();
+        let mut elements = Vec::new();
         let mut owners = Vec::new();
         for (owner, item) in items.iter().enumerate() {
             let past = shared_prefix(&item.sequences);
             let ids = &item.sequences[0][..past];
             let (positions, next) = token_positions(ids, config.tokens.image, [h / merge, w / merge]);
             prefixes.push(Row { ids, positions, past: 0 });
-            for sequence in &item.sequences {
+            for (index, (sequence, &target)) in item.sequences.iter().zip(&item.targets).enumerate() {
+                if index > 0 {
+                    elements.push((questions.len(), target));
+                }
                 let ids = &sequence[past..];
                 let positions = (next..next + ids.len()).map(|position| [position; 3]).collect();
                 questions.push(Row { ids, positions, past });
@@ -103,12 +113,10 @@ impl Batch {
             }
         }
         let prefix = Tokens::new(&prefixes, 0, config, device);
-        let answers = last_tokens(&questions);
+        let lessons = lessons(items, &questions);
         let questions = Tokens::new(&questions, prefix.size[1], config, device);
-        let targets = items.iter().flat_map(|item| item.targets.iter().map(|&id| id as i32)).collect();
-        let weights: Vec<f32> = items.iter().flat_map(|item| item.weights.iter().copied()).collect();
-        let mean = weights.iter().sum::<f32>() / weights.len() as f32;
-        let weights: Vec<f32> = weights.iter().map(|weight| weight / mean).collect();
+        let mean = lessons.iter().map(|lesson| lesson.weight).sum::<f32>() / lessons.len() as f32;
+        let weights: Vec<f32> = lessons.iter().map(|lesson| lesson.weight / mean).collect();
         Ok(Self {
             patches: stack(items, device),
             grid_hw: [h, w],
@@ -116,9 +124,10 @@ impl Batch {
             image_start,
             questions,
             items: ints(owners, device),
-            answers: ints(answers, device),
-            targets: ints(targets, device),
+            answers: ints(lessons.iter().map(|lesson| lesson.row as i32).collect(), device),
+            targets: ints(lessons.iter().map(|lesson| lesson.target as i32).collect(), device),
             weights: Tensor::from_floats(weights.as_slice(), device),
+            elements,
             cells: cells(items, config, device),
         })
     }
@@ -152,10 +161,38 @@ impl Tokens {
     }
 }
 
-/// Index of each row's last token once the rows are padded to one length.
-fn last_tokens(rows: &[Row<'_>]) -> Vec<i32> {
-    let t = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-    rows.iter().enumerate().map(|(index, row)| (index * t + row.ids.len() - 1) as i32).collect()
+/// A position that learns a token.
+struct Lesson {
+    row: usize,
+    target: u32,
+    weight: f32,
+}
+
+/// Weight of all rehearsals of a question together, beside its answer.
+const REHEARSAL: f32 = 1.0;
+
+/// The last token of each question, then the rehearsals.
+///
+/// A model that starts from nothing learns faster when the answer is also asked for right
+/// behind the words it depends on: there it is one step of attention away from the picture.
+fn lessons(items: &[Item], questions: &[Row<'_>]) -> Vec<Lesson> {
+    let t = questions.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    let (mut answers, mut rehearsals) = (Vec::new(), Vec::new());
+    let mut rows = questions.iter().enumerate();
+    for item in items {
+        for (question, (&target, &weight)) in item.targets.iter().zip(&item.weights).enumerate() {
+            let Some((index, row)) = rows.next() else { break };
+            let last = index * t + row.ids.len() - 1;
+            answers.push(Lesson { row: last, target, weight });
+            if question > 0 {
+                let n = item.rehearsed.min(row.ids.len()).saturating_sub(1);
+                let weight = weight * REHEARSAL / n.max(1) as f32;
+                rehearsals.extend((1..=n).map(|back| Lesson { row: last - back, target, weight }));
+            }
+        }
+    }
+    answers.extend(rehearsals);
+    answers
 }
 
 fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {

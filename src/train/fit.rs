@@ -63,6 +63,8 @@ pub struct StepLog {
     pub step: usize,
     /// Cross-entropy of the answers; absent while only seeing.
     pub answer_loss: Option<f32>,
+    /// Share of this step's elements answered rightly, before the step learns from them.
+    pub element_accuracy: Option<f32>,
     /// Auxiliary loss.
     pub auxiliary_loss: Option<f32>,
     /// Learning rate.
@@ -133,11 +135,12 @@ impl Run<'_> {
         optimizer: &mut ModuleOptimizer,
         batch: &Batch,
     ) -> Result<(Learner, StepLog)> {
-        let (answer, auxiliary) = if step < self.schedule.see_steps {
-            (None, Some(pollster::block_on(learner.see(batch))?))
+        let (answer, auxiliary, element_accuracy) = if step < self.schedule.see_steps {
+            (None, Some(pollster::block_on(learner.see(batch))?), None)
         } else {
             let objective = pollster::block_on(learner.answer(batch))?;
-            (Some(objective.answer), objective.auxiliary)
+            let accuracy = objective.element_accuracy(batch);
+            (Some(objective.answer), objective.auxiliary, Some(accuracy))
         };
         let scalar = |loss: &burn::tensor::Tensor<1>| -> Result<f32> {
             let value: f32 = loss.clone().into_scalar();
@@ -150,6 +153,7 @@ impl Run<'_> {
         let log = StepLog {
             step,
             answer_loss: answer.as_ref().map(scalar).transpose()?,
+            element_accuracy,
             auxiliary_loss: auxiliary.as_ref().map(scalar).transpose()?,
             learning_rate: self.schedule.learning_rate_at(step),
         };

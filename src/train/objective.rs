@@ -29,8 +29,22 @@ pub struct Objective {
     pub answer: Tensor<1>,
     /// Mean over cells of the auxiliary binary cross-entropies, `[1]`.
     pub auxiliary: Option<Tensor<1>>,
-    /// Logits over the vocabulary, `[Q, V]`.
+    /// Logits over the vocabulary, `[R, V]`.
     pub logits: Tensor<2>,
+}
+
+impl Objective {
+    /// Share of element questions whose most likely token is the right one.
+    pub fn element_accuracy(&self, batch: &Batch) -> f32 {
+        let [_, vocabulary] = self.logits.dims();
+        let logits = self.logits.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
+        let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
+        let right = batch.elements.iter().filter(|(row, target)| {
+            let best = rows.get(*row).and_then(|row| (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b])));
+            best == Some(*target as usize)
+        });
+        right.count() as f32 / batch.elements.len().max(1) as f32
+    }
 }
 
 impl Learner {
@@ -39,7 +53,7 @@ impl Learner {
         let width = config.text.hidden_size;
         Self {
             model: VisionLanguageModel::new(config, device),
-            embed_tokens: Initializer::Normal { mean: 0.0, std: 0.05 }
+            embed_tokens: Initializer::Normal { mean: 0.0, std: 0.3 }
                 .init([config.text.vocab_size, width], device),
             auxiliary: Linear::new(width, classes, true, device),
         }
@@ -81,8 +95,9 @@ impl Learner {
         let (hidden, _) = self.model.language_model.forward(questions, &()).await?;
         let [q, t, _] = hidden.dims();
         let answers = hidden.reshape([q * t, width]).select(0, batch.answers.clone());
-        let normed = self.model.language_model.final_norm(answers.reshape([1, q, width]), &());
-        let logits = normed.reshape([q, width]).matmul(self.embed_tokens.val().transpose());
+        let [r, _] = answers.dims();
+        let normed = self.model.language_model.final_norm(answers.reshape([1, r, width]), &());
+        let logits = normed.reshape([r, width]).matmul(self.embed_tokens.val().transpose());
         Ok(Objective {
             answer: cross_entropy(logits.clone(), batch.targets.clone(), batch.weights.clone()),
             auxiliary: self.auxiliary_loss(features.tokens, batch),

@@ -17,10 +17,9 @@ use crate::data::rng::Rng;
 use crate::data::scene::Thing;
 use crate::data::synth::{Sample, Sampler};
 use crate::error::{Error, Result};
-use crate::image::Picture;
 use crate::image::patches::preprocess;
 use crate::score::{AnswerTokens, ScoringOptions};
-use crate::text::{ChatTemplate, PromptType, Request, Tokenizer};
+use crate::text::{ChatTemplate, Request, Tokenizer};
 
 /// Side of the pictures in pixels.
 pub const SIDE: usize = 96;
@@ -29,7 +28,7 @@ pub const SIDE: usize = 96;
 pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
 
 /// Most questions asked about one picture in one step; which ones changes from step to step.
-const QUESTIONS: usize = 6;
+const QUESTIONS: usize = 8;
 
 /// Share of prompts whose type is not named in training.
 const UNTYPED: f32 = 0.33;
@@ -37,8 +36,12 @@ const UNTYPED: f32 = 0.33;
 /// Share of elements whose category is not named in training.
 const UNCATEGORISED: f32 = 0.15;
 
+/// Tokens from an element's closing quote to the end of its question: `" shown? Yes or No?`
+/// and the template's tail.
+const REHEARSED: usize = 12;
+
 /// Weight of the overall question's loss beside an element's.
-const OVERALL_WEIGHT: f32 = 1.5;
+const OVERALL_WEIGHT: f32 = 1.0;
 
 /// Split pattern of Qwen's tokenizers (`tokenizer.json` of Qwen3-VL, `pre_tokenizer`).
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -69,7 +72,11 @@ pub struct Blueprint {
 impl Blueprint {
     /// A model of about 3 M parameters whose tokenizer knows the words of the scenes.
     pub fn shapes(seed: u64) -> Result<Self> {
-        let tokenizer = train_tokenizer(seed)?;
+        Self::with_tokenizer(train_tokenizer(seed)?)
+    }
+
+    /// The same model around a tokenizer that is there already.
+    pub fn with_tokenizer(tokenizer: Vec<u8>) -> Result<Self> {
         let parsed = Tokenizer::from_json(&tokenizer)?;
         let id = |token: &str| {
             parsed.added_id(token).ok_or_else(|| Error::internal(format!("the new tokenizer lacks {token}")))
@@ -164,7 +171,7 @@ fn train_tokenizer(seed: u64) -> Result<Vec<u8>> {
 /// out as people do when `rng` is given.
 pub fn request(sample: &Sample, mut rng: Option<&mut Rng>) -> Result<Request> {
     let mut leave_out = |share| rng.as_mut().is_some_and(|rng| rng.chance(share));
-    let prompt_type = (!leave_out(UNTYPED)).then(|| prompt_type(sample));
+    let prompt_type = (!leave_out(UNTYPED)).then_some(sample.prompt_type);
     let elements: Vec<String> = sample
         .elements
         .iter()
@@ -174,13 +181,6 @@ pub fn request(sample: &Sample, mut rng: Option<&mut Rng>) -> Result<Request> {
         })
         .collect();
     Request::new(sample.prompt.clone(), &elements, prompt_type)
-}
-
-fn prompt_type(sample: &Sample) -> PromptType {
-    match sample.prompt_type {
-        crate::data::prompt::PromptType::Real => PromptType::Real,
-        crate::data::prompt::PromptType::Synthetic => PromptType::Synthetic,
-    }
 }
 
 /// Samples as training items: batches of step `n` are the samples `n * 2^20 ..`.
@@ -213,7 +213,7 @@ impl<'a> Scenes<'a> {
     /// One sample as an item; without `answer` only the picture and its dense truth.
     fn item(&self, index: u64, answer: bool) -> Result<Item> {
         let sample = self.sampler.sample(index);
-        let patches = preprocess(&Picture::new(SIDE, SIDE, sample.rgb.clone())?, self.image)?;
+        let patches = preprocess(&sample.picture()?, self.image)?;
         let merge = self.config.vision.spatial_merge_size;
         let [_, h, w] = patches.grid_thw;
         let (h, w) = (h / merge, w / merge);
@@ -249,6 +249,7 @@ impl<'a> Scenes<'a> {
             sequences,
             targets: questions.iter().map(|question| question.1).collect(),
             weights: questions.iter().map(|question| question.2).collect(),
+            rehearsed: REHEARSED,
             cells,
         })
     }
