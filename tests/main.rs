@@ -5,6 +5,7 @@ mod common;
 mod config;
 mod convert;
 mod data;
+mod engine;
 mod hostile_weights;
 mod image;
 mod metrics;

@@ -95,10 +95,10 @@ impl Blueprint {
                 intermediate_size: 384,
                 num_heads: 4,
                 in_channels: 3,
-                patch_size: 12,
+                patch_size: 8,
                 temporal_patch_size: 2,
                 spatial_merge_size: 2,
-                num_position_embeddings: 64,
+                num_position_embeddings: 144,
                 deepstack_visual_indexes: vec![1, 2],
                 out_hidden_size: 192,
             },
@@ -119,7 +119,7 @@ impl Blueprint {
             tokens,
         };
         let image = ImageConfig {
-            patch_size: 12,
+            patch_size: 8,
             temporal_patch_size: 2,
             merge_size: 2,
             min_pixels: SIDE * SIDE,
