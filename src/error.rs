@@ -93,7 +93,14 @@ impl fmt::Display for Error {
             text.push_str(&error.to_string());
             source = error.source();
         }
-        f.write_str(&text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; "))
+        f.write_str(
+            &text
+                .split(['\n', '\r'])
+                .map(str::trim)
+                .filter(|line| !line.is_empty())
+                .collect::<Vec<_>>()
+                .join("; "),
+        )
     }
 }
 
@@ -138,9 +145,9 @@ impl Error {
     #[cold]
     pub fn io(path: impl AsRef<std::path::Path>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory | std::io::ErrorKind::NotADirectory => {
-                Kind::Input
-            }
+            std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::IsADirectory
+            | std::io::ErrorKind::NotADirectory => Kind::Input,
             _ => Kind::Io,
         };
         Self::new(kind, format!("cannot access {}", path.as_ref().display())).with_source(source)

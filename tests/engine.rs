@@ -42,7 +42,8 @@ fn cases() -> Value {
 }
 
 fn question(case: &Value, answer_token_ids: Vec<u32>) -> Question {
-    let token_ids = case["input_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let token_ids =
+        case["input_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
     Question { element: None, text: String::new(), token_ids, answer_token_ids }
 }
 
@@ -98,7 +99,10 @@ fn packed_questions_answer_as_if_each_were_asked_alone() {
                 let (packed, alone) =
                     (closed_softmax(packed, 1.0).unwrap(), closed_softmax(&alone[0], 1.0).unwrap());
                 for (packed, alone) in packed.iter().zip(&alone) {
-                    assert!((packed - alone).abs() < SAME_PROBABILITY, "{model} {name}: {packed} is not {alone}");
+                    assert!(
+                        (packed - alone).abs() < SAME_PROBABILITY,
+                        "{model} {name}: {packed} is not {alone}"
+                    );
                 }
             }
         }
@@ -143,7 +147,8 @@ fn two_pictures_and_two_prompts_do_not_give_the_same_score() {
 /// A folder like `source` whose weights are those of `converted`, dequantised.
 fn dequantised(source: &Path, converted: &Path, out: &Path) {
     let open = |name: String| (name.clone(), FileSource::open(converted.join(name)).unwrap());
-    let files = std::fs::read_dir(converted).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let files =
+        std::fs::read_dir(converted).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let files = files.filter(|name| name.ends_with(".gguf")).map(open).collect();
     let checkpoint = block_on(Checkpoint::open(files)).unwrap();
     let mut tensors = Vec::new();

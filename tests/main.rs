@@ -14,4 +14,5 @@ mod questions;
 mod scenes;
 mod score;
 mod text;
+mod tidy;
 mod weights;

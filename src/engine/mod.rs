@@ -141,7 +141,9 @@ impl Engine {
         ids.iter()
             .map(|id| {
                 let column = self.answer_ids.binary_search(id);
-                column.map(|column| row[column]).map_err(|_| Error::internal(format!("token {id} is no answer")))
+                column
+                    .map(|column| row[column])
+                    .map_err(|_| Error::internal(format!("token {id} is no answer")))
             })
             .collect()
     }

@@ -96,6 +96,9 @@ mod tests {
         let packs = packs(&sequences, 0, 0);
         assert!(packs.len() > 1, "2000 tokens do not fit into one pack");
         assert!(packs.iter().all(|pack| pack.ids.len() <= PACK_TOKENS), "a pack is too long");
-        assert_eq!(packs.iter().flat_map(|pack| pack.questions.clone()).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+        assert_eq!(
+            packs.iter().flat_map(|pack| pack.questions.clone()).collect::<Vec<_>>(),
+            (0..100).collect::<Vec<_>>()
+        );
     }
 }

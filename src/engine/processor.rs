@@ -77,7 +77,8 @@ impl Processor {
     pub fn grid_thw(&self, picture: &Picture) -> Result<[usize; 3]> {
         let ImageConfig { patch_size, merge_size, min_pixels, max_pixels, .. } = self.image;
         let factor = patch_size * merge_size;
-        let (height, width) = smart_resize(picture.height(), picture.width(), factor, min_pixels, max_pixels)?;
+        let (height, width) =
+            smart_resize(picture.height(), picture.width(), factor, min_pixels, max_pixels)?;
         Ok([1, height / patch_size, width / patch_size])
     }
 

@@ -73,7 +73,11 @@ pub fn pattern() -> Result<Picture> {
 ///
 /// # Errors
 /// [`Kind::SelfTest`] with what differed and by how much; whatever scoring gives.
-pub async fn run(engine: &Arc<Engine>, golden: &[serde_json::Value], observer: &impl Observer) -> Result<SelfTest> {
+pub async fn run(
+    engine: &Arc<Engine>,
+    golden: &[serde_json::Value],
+    observer: &impl Observer,
+) -> Result<SelfTest> {
     products(&engine.device, engine.processor().config()).await?;
     let mut test = SelfTest { compared: 0, max_difference: 0.0 };
     for value in golden {
@@ -110,8 +114,9 @@ pub async fn run(engine: &Arc<Engine>, golden: &[serde_json::Value], observer: &
 /// Whatever scoring gives.
 pub async fn record(engine: &Arc<Engine>) -> Result<Vec<Golden>> {
     let prompt = "a red circle above a blue square";
-    let elements = ["red circle (color)", "two blue squares (counting)", "red circle above blue square (spatial)"]
-        .map(String::from);
+    let elements =
+        ["red circle (color)", "two blue squares (counting)", "red circle above blue square (spatial)"]
+            .map(String::from);
     let result = answer(engine, prompt, &elements, &()).await?;
     Ok(vec![Golden {
         prompt: prompt.into(),

@@ -12,7 +12,8 @@ use super::{Engine, milliseconds};
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{
-    DecoderInput, KvCache, Observer, Phase, Rotary, VisionFeatures, answer_logits, causal_mask, token_positions,
+    DecoderInput, KvCache, Observer, Phase, Rotary, VisionFeatures, answer_logits, causal_mask,
+    token_positions,
 };
 use crate::score::{ScoreResult, Timings, element, overall};
 use crate::text::Request;
@@ -100,7 +101,11 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::score`].
-    pub async fn ask(&mut self, questions: &[Question], observer: &impl Observer) -> Result<(Logits, Timings)> {
+    pub async fn ask(
+        &mut self,
+        questions: &[Question],
+        observer: &impl Observer,
+    ) -> Result<(Logits, Timings)> {
         let sequences: Vec<Vec<u32>> = questions.iter().map(|question| question.token_ids.clone()).collect();
         let shared = shared_prefix(&sequences);
         let start = Instant::now();
@@ -149,7 +154,11 @@ impl Session {
             let start = ids.iter().position(|&id| id == image).filter(|_| reused == 0);
             let input = DecoderInput {
                 embeds: self.embed(&ids[reused..], start)?,
-                rotary: Rotary::for_tokens(&[positions[reused..].to_vec()], &engine.processor.config().text, &engine.device),
+                rotary: Rotary::for_tokens(
+                    &[positions[reused..].to_vec()],
+                    &engine.processor.config().text,
+                    &engine.device,
+                ),
                 mask: self.mask(causal_mask(reused, tokens), tokens),
                 deepstack: start.map(|start| (self.features.deepstack.as_slice(), start)),
                 cache: past.as_ref(),
@@ -170,7 +179,11 @@ impl Session {
         let tokens = pack.ids.len();
         let input = DecoderInput {
             embeds: self.embed(&pack.ids, None)?,
-            rotary: Rotary::for_tokens(&[pack.positions.clone()], &engine.processor.config().text, &engine.device),
+            rotary: Rotary::for_tokens(
+                &[pack.positions.clone()],
+                &engine.processor.config().text,
+                &engine.device,
+            ),
             mask: self.mask(pack.mask(prefix.ids.len()), tokens),
             deepstack: None,
             cache: Some(&prefix.cache),
@@ -213,10 +226,9 @@ impl Session {
 
 /// Values of a tensor, in order.
 pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
-    let data = tensor
-        .into_data_async()
-        .await
-        .map_err(|error| Error::device("the device did not return its results").with_source(format!("{error:?}")))?;
+    let data = tensor.into_data_async().await.map_err(|error| {
+        Error::device("the device did not return its results").with_source(format!("{error:?}"))
+    })?;
     data.into_vec::<f32>().map_err(|error| Error::internal(format!("results in another type: {error:?}")))
 }
 

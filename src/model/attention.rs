@@ -13,7 +13,12 @@ pub const HIDDEN: f32 = -1e9;
 /// - `key`, `value`: `[B, Hkv, S, Dh]`
 /// - `mask`: `[B or 1, T, S]`, 0 where seen and [`HIDDEN`] where not
 /// - output: `[B, T, H * Dh]`
-pub(crate) fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, mask: Option<Tensor<3>>) -> Tensor<3> {
+pub(crate) fn attend(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<Tensor<3>>,
+) -> Tensor<3> {
     let [b, h, t, d] = query.dims();
     let [_, h_kv, s, _] = key.dims();
     let group = h / h_kv;
@@ -25,11 +30,7 @@ pub(crate) fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, mask: O
         let mask = mask.reshape([mask_batch, 1, 1, t, s]);
         scores = (scores.reshape([b, h_kv, group, t, s]) + mask).reshape([b, h_kv, group * t, s]);
     }
-    softmax(scores, 3)
-        .matmul(value)
-        .reshape([b, h, t, d])
-        .swap_dims(1, 2)
-        .reshape([b, t, h * d])
+    softmax(scores, 3).matmul(value).reshape([b, h, t, d]).swap_dims(1, 2).reshape([b, t, h * d])
 }
 
 /// Splits a projection into heads.

@@ -30,7 +30,7 @@ pub struct DecoderInput<'a> {
 
 /// Causal self-attention with grouped queries and a norm on each query and key head.
 #[derive(Module, Debug)]
-pub struct Attention {
+pub(super) struct Attention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
@@ -41,7 +41,7 @@ pub struct Attention {
 
 /// `SwiGLU`: `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
-pub struct Mlp {
+pub(super) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,
     down_proj: Linear,
@@ -49,7 +49,7 @@ pub struct Mlp {
 
 /// One layer: attention, then feed-forward, each behind a norm.
 #[derive(Module, Debug)]
-pub struct DecoderLayer {
+pub(super) struct DecoderLayer {
     input_layernorm: RmsNorm,
     post_attention_layernorm: RmsNorm,
     self_attn: Attention,

@@ -14,7 +14,7 @@ use crate::config::VisionConfig;
 /// The final merger norms each patch, the `DeepStack` mergers norm the merged vector;
 /// which one it is shows in the norm's width.
 #[derive(Module, Debug)]
-pub struct Merger {
+pub(super) struct Merger {
     norm: LayerNorm,
     linear_fc1: Linear,
     linear_fc2: Linear,
@@ -22,12 +22,12 @@ pub struct Merger {
 
 impl Merger {
     /// The final merger: its norm runs over `Dv`, before the shuffle.
-    pub fn before_shuffle(config: &VisionConfig, device: &Device) -> Self {
+    pub(super) fn before_shuffle(config: &VisionConfig, device: &Device) -> Self {
         Self::new(config, config.hidden_size, device)
     }
 
     /// A `DeepStack` merger: its norm runs over `merge² * Dv`, after the shuffle.
-    pub fn after_shuffle(config: &VisionConfig, device: &Device) -> Self {
+    pub(super) fn after_shuffle(config: &VisionConfig, device: &Device) -> Self {
         Self::new(config, config.hidden_size * config.spatial_merge_size.pow(2), device)
     }
 
@@ -43,7 +43,7 @@ impl Merger {
     /// # Shapes
     /// - input: `[B, N, Dv]` in merge-block order
     /// - output: `[B, N / merge², D]`
-    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    pub(super) fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [b, n, d] = hidden.dims();
         let [width, _] = self.linear_fc1.weight.lazy_shape().dims();
         let [norm_width] = self.norm.gamma.lazy_shape().dims();

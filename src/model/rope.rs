@@ -74,7 +74,9 @@ impl Rotary {
         let angles: Vec<f32> = positions
             .iter()
             .flatten()
-            .flat_map(|token| frequencies.iter().map(|&(axis, frequency)| (token[axis] as f64 * frequency) as f32))
+            .flat_map(|token| {
+                frequencies.iter().map(|&(axis, frequency)| (token[axis] as f64 * frequency) as f32)
+            })
             .collect();
         Self::from_angles(&angles, positions.len(), config.head_dim, device)
     }

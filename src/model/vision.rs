@@ -18,21 +18,21 @@ pub(super) const EPSILON: f64 = 1e-6;
 
 /// Pixels of one patch to a vector. A convolution whose kernel is its stride is a product.
 #[derive(Module, Debug)]
-pub struct PatchEmbed {
+pub(super) struct PatchEmbed {
     /// `[C * T * p * p, Dv]`.
     pub proj: Linear,
 }
 
 /// Learned positions of a square grid, resampled to the picture's grid.
 #[derive(Module, Debug)]
-pub struct PositionTable {
+pub(super) struct PositionTable {
     /// `[side², Dv]`.
     pub weight: Param<Tensor<2>>,
 }
 
 /// One block: attention, then feed-forward, each behind a norm.
 #[derive(Module, Debug)]
-pub struct VisionBlock {
+pub(super) struct VisionBlock {
     norm1: LayerNorm,
     norm2: LayerNorm,
     attn: VisionAttention,
@@ -41,7 +41,7 @@ pub struct VisionBlock {
 
 /// Full attention among the patches of one picture.
 #[derive(Module, Debug)]
-pub struct VisionAttention {
+pub(super) struct VisionAttention {
     qkv: Linear,
     proj: Linear,
     num_heads: usize,
@@ -49,7 +49,7 @@ pub struct VisionAttention {
 
 /// `fc2(gelu_tanh(fc1(x)))`.
 #[derive(Module, Debug)]
-pub struct VisionMlp {
+pub(super) struct VisionMlp {
     linear_fc1: Linear,
     linear_fc2: Linear,
 }

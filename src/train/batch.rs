@@ -210,7 +210,8 @@ fn stack(items: &[Item], device: &Device) -> Tensor<3> {
 fn cells(items: &[Item], config: &ModelConfig, device: &Device) -> Option<Tensor<3>> {
     let [_, h, w] = items[0].patches.grid_thw;
     let m = h * w / config.vision.spatial_merge_size.pow(2);
-    let data: Vec<f32> = items.iter().flat_map(|item| item.cells.iter().map(|&mark| f32::from(mark))).collect();
+    let data: Vec<f32> =
+        items.iter().flat_map(|item| item.cells.iter().map(|&mark| f32::from(mark))).collect();
     let classes = data.len() / (items.len() * m);
     (classes > 0).then(|| Tensor::from_data(TensorData::new(data, [items.len(), m, classes]), device))
 }

@@ -147,7 +147,9 @@ impl Run<'_> {
             if value.is_finite() {
                 Ok(value)
             } else {
-                Err(Error::internal(format!("the loss of step {step} is {value}; the last checkpoint is intact")))
+                Err(Error::internal(format!(
+                    "the loss of step {step} is {value}; the last checkpoint is intact"
+                )))
             }
         };
         let log = StepLog {
@@ -189,8 +191,9 @@ impl Run<'_> {
         }
         let path = dir.join("state.json");
         let text = fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        let state: State = serde_json::from_slice(&text)
-            .map_err(|error| Error::input(format!("{} is not a checkpoint", path.display())).with_source(error))?;
+        let state: State = serde_json::from_slice(&text).map_err(|error| {
+            Error::input(format!("{} is not a checkpoint", path.display())).with_source(error)
+        })?;
         if state.schedule != self.schedule {
             return Err(Error::input(format!(
                 "{} was written with another schedule; resume with the same options or choose another run folder",
@@ -198,7 +201,8 @@ impl Run<'_> {
             )));
         }
         let broken = |error: burn::store::RecordError| {
-            Error::input(format!("the checkpoint in {} cannot be read", dir.display())).with_source(error.to_string())
+            Error::input(format!("the checkpoint in {} cannot be read", dir.display()))
+                .with_source(error.to_string())
         };
         let record = ModuleRecord::load(dir.join("learner.bpk")).map_err(broken)?;
         let learner = learner.try_load_record(record).map_err(broken)?;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod fit;
+mod init;
 mod objective;
 mod shapes;
 

@@ -7,6 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::batch::{Batch, Tokens};
+use super::init::look_around;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
@@ -40,7 +41,8 @@ impl Objective {
         let logits = self.logits.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
         let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
         let right = batch.elements.iter().filter(|(row, target)| {
-            let best = rows.get(*row).and_then(|row| (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b])));
+            let best =
+                rows.get(*row).and_then(|row| (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b])));
             best == Some(*target as usize)
         });
         right.count() as f32 / batch.elements.len().max(1) as f32
@@ -48,21 +50,24 @@ impl Objective {
 }
 
 impl Learner {
-    /// Random parameters; `classes` is the width of the dense truth.
+    /// Random parameters, vision heads that look around; `classes` is the width of the dense truth.
     pub fn new(config: &ModelConfig, classes: usize, device: &Device) -> Self {
         let width = config.text.hidden_size;
-        Self {
+        let learner = Self {
             model: VisionLanguageModel::new(config, device),
             embed_tokens: Initializer::Normal { mean: 0.0, std: 0.3 }
                 .init([config.text.vocab_size, width], device),
             auxiliary: Linear::new(width, classes, true, device),
-        }
+        };
+        look_around(learner, &config.vision)
     }
 
     /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
     pub async fn see(&self, batch: &Batch) -> Result<Tensor<1>> {
         let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
-        Ok(self.auxiliary_loss(features.tokens, batch).unwrap_or_else(|| Tensor::zeros([1], &batch.patches.device())))
+        Ok(self
+            .auxiliary_loss(features.tokens, batch)
+            .unwrap_or_else(|| Tensor::zeros([1], &batch.patches.device())))
     }
 
     /// Answers every question of a batch.

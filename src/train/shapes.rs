@@ -145,7 +145,9 @@ fn train_tokenizer(seed: u64) -> Result<Vec<u8>> {
         corpus.extend(request.element_texts());
         corpus.extend(["user\n", "assistant\n", "Yes", "No"].map(String::from));
     }
-    let failed = |error: tokenizers::Error| Error::internal("cannot make the tokenizer").with_source(error.to_string());
+    let failed = |error: tokenizers::Error| {
+        Error::internal("cannot make the tokenizer").with_source(error.to_string())
+    };
     let mut raw = RawTokenizer::new(BPE::default());
     let split = Split::new(SplitPattern::Regex(PATTERN.into()), SplitDelimiterBehavior::Isolated, false)
         .map_err(failed)?;
@@ -235,7 +237,9 @@ impl<'a> Scenes<'a> {
             let mut elements: Vec<_> = request
                 .element_texts()
                 .zip(&sample.elements)
-                .map(|(text, (_, present))| (text, if *present { self.answers.yes } else { self.answers.no }, 1.0))
+                .map(|(text, (_, present))| {
+                    (text, if *present { self.answers.yes } else { self.answers.no }, 1.0)
+                })
                 .collect();
             rng.shuffle(&mut elements);
             questions.extend(elements.into_iter().take(QUESTIONS - 1));

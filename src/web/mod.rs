@@ -156,9 +156,10 @@ async fn load(options: &JsValue, observer: &WebObserver) -> Result<Engine> {
         Some("cpu") => engine::Place::cpu(),
         other => return Err(Error::input(format!("options.device is {other:?}, expected gpu or cpu"))),
     };
-    let engine =
-        engine::Engine::load(bundle, place, async |done, total| observer.progress("upload", done, total).await)
-            .await?;
+    let engine = engine::Engine::load(bundle, place, async |done, total| {
+        observer.progress("upload", done, total).await
+    })
+    .await?;
     observer.progress("selftest", 0, 1).await?;
     let selftest = engine::selftest::run(&engine, &golden, &observer.quiet()).await?;
     observer.progress("selftest", 1, 1).await?;
@@ -171,8 +172,9 @@ fn parse_request(request: &JsValue) -> Result<Request> {
     let elements: Vec<String> = if elements.is_undefined() || elements.is_null() {
         Vec::new()
     } else {
-        serde_wasm_bindgen::from_value(elements)
-            .map_err(|error| Error::input("request.elements is no list of texts").with_source(error.to_string()))?
+        serde_wasm_bindgen::from_value(elements).map_err(|error| {
+            Error::input("request.elements is no list of texts").with_source(error.to_string())
+        })?
     };
     let prompt_type = string(request, "promptType")?.map(|name| name.parse::<PromptType>()).transpose()?;
     Request::new(prompt, &elements, prompt_type)

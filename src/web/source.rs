@@ -30,7 +30,8 @@ impl ByteSource for JsSource {
             .read
             .call3(&JsValue::NULL, &self.path.as_str().into(), &(offset as f64).into(), &(len as f64).into())
             .map_err(|error| failed(&self.path, &error))?;
-        let bytes = JsFuture::from(Promise::resolve(&promise)).await.map_err(|error| failed(&self.path, &error))?;
+        let bytes =
+            JsFuture::from(Promise::resolve(&promise)).await.map_err(|error| failed(&self.path, &error))?;
         let bytes: Uint8Array =
             bytes.dyn_into().map_err(|_| Error::internal("read() did not return a Uint8Array"))?;
         if bytes.length() as usize != len {

@@ -59,13 +59,16 @@ impl<S: ByteSource> Bundle<S> {
             }
         }
         let json = |object: &serde_json::Map<String, serde_json::Value>| {
-            serde_json::to_vec(object).map_err(|error| Error::internal("JSON of a manifest").with_source(error))
+            serde_json::to_vec(object)
+                .map_err(|error| Error::internal("JSON of a manifest").with_source(error))
         };
         let config = ModelConfig::from_json(&json(&manifest.config)?).context(|| "config in the manifest")?;
         let image = ImageConfig::from_json(&json(&manifest.preprocessor)?, &config)
             .context(|| "preprocessor in the manifest")?;
         let scoring = match &manifest.scoring {
-            Some(object) => ScoringOptions::from_json(&json(object)?).context(|| "scoring in the manifest")?,
+            Some(object) => {
+                ScoringOptions::from_json(&json(object)?).context(|| "scoring in the manifest")?
+            }
             None => ScoringOptions::zero_shot(),
         };
         Ok(Self {
@@ -170,5 +173,4 @@ mod native {
             Ok(Self { identity, config, image, tokenizer, scoring, checkpoint, golden: Vec::new() })
         }
     }
-
 }

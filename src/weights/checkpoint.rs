@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::gguf::{self, Value};
+use super::manifest::{Hasher, model_sha256};
 use super::names::{self, PATCH_EMBEDDING};
 use super::quant::{check_finite, decode_f32};
 use super::safetensors;
 use super::source::ByteSource;
-use super::manifest::{Hasher, model_sha256};
 use super::table::Table;
 use super::tensor::{DType, TensorInfo, shown};
 use crate::error::Context;

@@ -41,7 +41,12 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
         _ => return Ok(matrix(info, bytes, device)?.transpose()),
     };
     if values.len() != d_out * d_in {
-        return Err(Error::model(format!("tensor {} has {} values, expected {}", info.name, values.len(), d_out * d_in)));
+        return Err(Error::model(format!(
+            "tensor {} has {} values, expected {}",
+            info.name,
+            values.len(),
+            d_out * d_in
+        )));
     }
     let value = if info.dtype == DType::Q8_0 { QuantValue::Q8S } else { QuantValue::Q4S };
     let scheme = QuantScheme::default().with_value(value).per_block([BLOCK as u8, 1], ScaleDtype::F32);
@@ -54,8 +59,9 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
 }
 
 fn two(info: &TensorInfo) -> Result<[usize; 2]> {
-    <[usize; 2]>::try_from(info.shape.as_slice())
-        .map_err(|_| Error::model(format!("tensor {} has shape {:?}, expected a matrix", info.name, info.shape)))
+    <[usize; 2]>::try_from(info.shape.as_slice()).map_err(|_| {
+        Error::model(format!("tensor {} has shape {:?}, expected a matrix", info.name, info.shape))
+    })
 }
 
 /// Splits blocks (an f16 scale, then packed values) into values and scales, both in stored order.
