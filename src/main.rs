@@ -1,1 +1,7 @@
-fn main() {}
+//! `imatch`: parse, run, print the error, exit.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    imatch::cli::main()
+}

@@ -28,7 +28,7 @@ const SAME_WEIGHTS: f32 = 1e-4;
 
 fn engine(folder: &Path, kind: OverallKind) -> Arc<Engine> {
     let mut bundle = block_on(Bundle::open_folder(folder)).unwrap();
-    bundle.scoring = bundle.scoring.with_overall(kind);
+    bundle.facts.scoring = bundle.facts.scoring.with_overall(kind);
     block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap()
 }
 

@@ -49,7 +49,8 @@ fn module_of(file: &Path) -> String {
 
 /// Top-level modules that a source text names as `crate::module`.
 fn imports(text: &str) -> BTreeSet<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut modules = BTreeSet::new();
     for (index, _) in code.match_indices("crate::") {
         let rest = &code[index + "crate::".len()..];
@@ -83,7 +84,11 @@ fn plain_layers_know_no_tensors_no_asynchrony_and_no_files() {
     for file in rust_files(&root().join("src")) {
         if layer_of(&module_of(&file)).is_some_and(|layer| layer <= PLAIN) {
             let text = fs::read_to_string(&file).unwrap();
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect::<Vec<_>>()
+                .join("\n");
             for word in ["burn::", "async ", "std::fs", "File::open"] {
                 assert!(!code.contains(word), "{} contains {word:?}", file.display());
             }

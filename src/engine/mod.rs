@@ -71,12 +71,13 @@ impl Engine {
         progress: impl AsyncFnMut(u64, u64) -> Result<()>,
     ) -> Result<Arc<Self>> {
         let start = Instant::now();
-        let Bundle { identity, config, image, tokenizer, scoring, checkpoint, .. } = bundle;
-        let tied = config.text.tie_word_embeddings;
-        let table = vec![config.text.vocab_size, config.text.hidden_size];
+        let Bundle { identity, facts, checkpoint, .. } = bundle;
+        let text = &facts.config.text;
+        let tied = text.tie_word_embeddings;
+        let table = vec![text.vocab_size, text.hidden_size];
         let names: &[&str] = if tied { &[EMBEDDING] } else { &[EMBEDDING, HEAD] };
         let outside: Vec<_> = names.iter().map(|name| ((*name).to_owned(), table.clone())).collect();
-        let processor = Processor::new(config, image, &tokenizer, scoring)?;
+        let processor = Processor::new(facts)?;
         let model = VisionLanguageModel::new(processor.config(), &place.device);
         let (model, report) = load(model, &outside, &checkpoint, &place.device, progress).await?;
         let embedding = checkpoint.table(EMBEDDING).await?;

@@ -7,6 +7,7 @@ use crate::image::geometry::smart_resize;
 use crate::image::patches::{Patches, preprocess};
 use crate::score::{AnswerTokens, ScoringOptions};
 use crate::text::{ChatTemplate, Element, Request, Tokenizer, check_length};
+use crate::weights::ModelFacts;
 
 /// One question as the model reads it.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,13 +36,9 @@ impl Processor {
     ///
     /// # Errors
     /// Where tokenizer, configuration and scoring options contradict each other.
-    pub fn new(
-        config: ModelConfig,
-        image: ImageConfig,
-        tokenizer: &[u8],
-        scoring: ScoringOptions,
-    ) -> Result<Self> {
-        let tokenizer = Tokenizer::from_json(tokenizer)?;
+    pub fn new(facts: ModelFacts) -> Result<Self> {
+        let ModelFacts { config, image, tokenizer, scoring } = facts;
+        let tokenizer = Tokenizer::from_json(&tokenizer)?;
         let answers = AnswerTokens::resolve(&tokenizer, &scoring)?;
         let template = ChatTemplate::new(tokenizer, config.tokens)?;
         Ok(Self { config, image, template, scoring, answers })

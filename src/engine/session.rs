@@ -229,7 +229,7 @@ pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> 
     let data = tensor.into_data_async().await.map_err(|error| {
         Error::device("the device did not return its results").with_source(format!("{error:?}"))
     })?;
-    data.into_vec::<f32>().map_err(|error| Error::internal(format!("results in another type: {error:?}")))
+    data.try_into_vec::<f32>().map_err(|error| Error::internal(format!("results in another type: {error:?}")))
 }
 
 /// Waits until `tensor` is computed, so that a stage's time is its own, and checks a value of it.

@@ -39,6 +39,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The demo model's: some three hours on two cores.
+    pub fn shapes() -> Self {
+        Self {
+            see_steps: 4000,
+            steps: 9000,
+            see_batch: 16,
+            batch: 24,
+            learning_rate: 1.2e-3,
+            warmup: 100,
+            weight_decay: 0.01,
+            auxiliary: 0.2,
+            checkpoint_every: 250,
+        }
+    }
+
     /// Learning rate of a step: warm-up at the start of each phase, then a half cosine down to
     /// 2 % of the peak at the last step.
     pub fn learning_rate_at(&self, step: usize) -> f64 {
@@ -183,17 +198,29 @@ impl Run<'_> {
         self.dir.join("checkpoint")
     }
 
+    /// The first step that the checkpoint in the run folder has not seen.
+    ///
+    /// # Errors
+    /// Where there is a checkpoint that cannot be read.
+    pub fn next_step(&self) -> Result<usize> {
+        if self.checkpoint().exists() { Ok(self.state()?.next_step) } else { Ok(0) }
+    }
+
+    fn state(&self) -> Result<State> {
+        let path = self.checkpoint().join("state.json");
+        let text = fs::read(&path).map_err(|error| Error::io(&path, error))?;
+        serde_json::from_slice(&text).map_err(|error| {
+            Error::input(format!("{} is not a checkpoint", path.display())).with_source(error)
+        })
+    }
+
     fn restore(&self, learner: Learner) -> Result<(Learner, ModuleOptimizer, usize)> {
         let dir = self.checkpoint();
         let optimizer = self.optimizer();
         if !dir.exists() {
             return Ok((learner, optimizer, 0));
         }
-        let path = dir.join("state.json");
-        let text = fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        let state: State = serde_json::from_slice(&text).map_err(|error| {
-            Error::input(format!("{} is not a checkpoint", path.display())).with_source(error)
-        })?;
+        let state = self.state()?;
         if state.schedule != self.schedule {
             return Err(Error::input(format!(
                 "{} was written with another schedule; resume with the same options or choose another run folder",

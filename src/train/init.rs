@@ -83,8 +83,9 @@ impl ModuleMapper for LookAround<'_> {
             bias
         } else {
             let width = self.config.hidden_size;
-            let weights = param.val().inner().into_data().into_vec::<f32>().unwrap_or_default();
-            let scale = |(index, weight)| if index % (3 * width) < 2 * width { weight * CONTENT } else { weight };
+            let weights = param.val().inner().into_data().try_into_vec::<f32>().unwrap_or_default();
+            let scale =
+                |(index, weight)| if index % (3 * width) < 2 * width { weight * CONTENT } else { weight };
             weights.into_iter().enumerate().map(scale).collect()
         };
         let shape = param.lazy_shape();

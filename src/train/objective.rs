@@ -38,7 +38,7 @@ impl Objective {
     /// Share of element questions whose most likely token is the right one.
     pub fn element_accuracy(&self, batch: &Batch) -> f32 {
         let [_, vocabulary] = self.logits.dims();
-        let logits = self.logits.clone().inner().into_data().into_vec::<f32>().unwrap_or_default();
+        let logits = self.logits.clone().inner().into_data().try_into_vec::<f32>().unwrap_or_default();
         let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
         let right = batch.elements.iter().filter(|(row, target)| {
             let best =

@@ -10,11 +10,9 @@ use crate::score::{ModelIdentity, ScoringOptions};
 /// Bytes hashed at a time.
 const CHUNK: usize = 1 << 20;
 
-/// A model before it goes to a device.
-#[derive(Debug)]
-pub struct Bundle<S> {
-    /// Name, architecture, quantisation and digest.
-    pub identity: ModelIdentity,
+/// What a model consists of beside its weights.
+#[derive(Debug, Clone)]
+pub struct ModelFacts {
     /// The model's configuration.
     pub config: ModelConfig,
     /// The picture's configuration.
@@ -23,6 +21,38 @@ pub struct Bundle<S> {
     pub tokenizer: Vec<u8>,
     /// Scoring options; those of an untuned checkpoint where none came with the weights.
     pub scoring: ScoringOptions,
+}
+
+impl ModelFacts {
+    /// The facts in a manifest, with the tokenizer it lists.
+    ///
+    /// # Errors
+    /// Where a part is malformed or two parts contradict each other.
+    pub fn from_manifest(manifest: &Manifest, tokenizer: Vec<u8>) -> Result<Self> {
+        let json = |object: &serde_json::Map<String, serde_json::Value>| {
+            serde_json::to_vec(object)
+                .map_err(|error| Error::internal("JSON of a manifest").with_source(error))
+        };
+        let config = ModelConfig::from_json(&json(&manifest.config)?).context(|| "config in the manifest")?;
+        let image = ImageConfig::from_json(&json(&manifest.preprocessor)?, &config)
+            .context(|| "preprocessor in the manifest")?;
+        let scoring = match &manifest.scoring {
+            Some(object) => {
+                ScoringOptions::from_json(&json(object)?).context(|| "scoring in the manifest")?
+            }
+            None => ScoringOptions::zero_shot(),
+        };
+        Ok(Self { config, image, tokenizer, scoring })
+    }
+}
+
+/// A model before it goes to a device.
+#[derive(Debug)]
+pub struct Bundle<S> {
+    /// Name, architecture, quantisation and digest.
+    pub identity: ModelIdentity,
+    /// Everything but the weights.
+    pub facts: ModelFacts,
     /// The weights.
     pub checkpoint: Checkpoint<S>,
     /// Questions with the scores that a correct device gives, from the manifest.
@@ -58,19 +88,7 @@ impl<S: ByteSource> Bundle<S> {
                 Role::Text | Role::Vision => weights.push((file.path.clone(), source)),
             }
         }
-        let json = |object: &serde_json::Map<String, serde_json::Value>| {
-            serde_json::to_vec(object)
-                .map_err(|error| Error::internal("JSON of a manifest").with_source(error))
-        };
-        let config = ModelConfig::from_json(&json(&manifest.config)?).context(|| "config in the manifest")?;
-        let image = ImageConfig::from_json(&json(&manifest.preprocessor)?, &config)
-            .context(|| "preprocessor in the manifest")?;
-        let scoring = match &manifest.scoring {
-            Some(object) => {
-                ScoringOptions::from_json(&json(object)?).context(|| "scoring in the manifest")?
-            }
-            None => ScoringOptions::zero_shot(),
-        };
+        let tokenizer = tokenizer.ok_or_else(|| Error::model("the manifest lists no tokenizer"))?;
         Ok(Self {
             identity: ModelIdentity {
                 name: manifest.name.clone(),
@@ -78,10 +96,7 @@ impl<S: ByteSource> Bundle<S> {
                 quantization: manifest.quantization.clone(),
                 sha256: manifest.sha256(),
             },
-            config,
-            image,
-            tokenizer: tokenizer.ok_or_else(|| Error::model("the manifest lists no tokenizer"))?,
-            scoring,
+            facts: ModelFacts::from_manifest(manifest, tokenizer)?,
             checkpoint: Checkpoint::open(weights).await?,
             golden: manifest.golden.clone(),
         })
@@ -128,15 +143,33 @@ mod native {
     use crate::weights::convert::{folder_name, read};
     use crate::weights::source::FileSource;
 
+    impl ModelFacts {
+        /// Reads the facts of a converted folder (`manifest.json`) or a Hugging Face one
+        /// (`config.json`), no weights.
+        ///
+        /// # Errors
+        /// Where the folder is neither, is incomplete or contradicts itself.
+        pub fn open_folder(folder: &Path) -> Result<Self> {
+            if let Some(manifest) = manifest(folder)? {
+                let file = manifest
+                    .files_of(Role::Tokenizer)
+                    .next()
+                    .ok_or_else(|| Error::model("the manifest lists no tokenizer"))?;
+                let tokenizer = read(folder, &file.path)?;
+                crate::weights::manifest::verify(&tokenizer, file)?;
+                return Self::from_manifest(&manifest, tokenizer);
+            }
+            hugging_face(folder).context(|| folder.display().to_string())
+        }
+    }
+
     impl Bundle<FileSource> {
         /// Opens a converted folder (`manifest.json`) or a Hugging Face one (`config.json`).
         ///
         /// # Errors
         /// Where the folder is neither, is incomplete or contradicts itself.
         pub async fn open_folder(folder: &Path) -> Result<Self> {
-            if folder.join("manifest.json").is_file() {
-                let manifest = Manifest::parse(&read(folder, "manifest.json")?)
-                    .context(|| folder.join("manifest.json").display().to_string())?;
+            if let Some(manifest) = manifest(folder)? {
                 return Self::from_manifest(
                     &manifest,
                     async |file| FileSource::open(folder.join(&file.path)),
@@ -144,33 +177,40 @@ mod native {
                 )
                 .await;
             }
-            if !folder.join("config.json").is_file() {
-                return Err(Error::input(format!(
-                    "{} is no model folder: it has neither manifest.json nor config.json",
-                    folder.display()
-                )));
-            }
-            Self::open_hugging_face(folder).await.context(|| folder.display().to_string())
-        }
-
-        async fn open_hugging_face(folder: &Path) -> Result<Self> {
-            let config = ModelConfig::from_json(&read(folder, "config.json")?).context(|| "config.json")?;
-            let image = ImageConfig::from_json(&read(folder, "preprocessor_config.json")?, &config)
-                .context(|| "preprocessor_config.json")?;
-            let tokenizer = read(folder, "tokenizer.json")?;
-            let scoring = if folder.join("imatch.json").is_file() {
-                ScoringOptions::from_json(&read(folder, "imatch.json")?).context(|| "imatch.json")?
-            } else {
-                ScoringOptions::zero_shot()
-            };
-            let checkpoint = Checkpoint::open_folder(folder).await?;
+            let place = || folder.display().to_string();
+            let facts = hugging_face(folder).context(place)?;
+            let checkpoint = Checkpoint::open_folder(folder).await.context(place)?;
             let identity = ModelIdentity {
                 name: folder_name(folder),
-                architecture: config.architecture.clone(),
+                architecture: facts.config.architecture.clone(),
                 quantization: checkpoint.common_dtype().to_string(),
                 sha256: checkpoint.sha256().await?,
             };
-            Ok(Self { identity, config, image, tokenizer, scoring, checkpoint, golden: Vec::new() })
+            Ok(Self { identity, facts, checkpoint, golden: Vec::new() })
         }
+    }
+
+    fn manifest(folder: &Path) -> Result<Option<Manifest>> {
+        if !folder.join("manifest.json").is_file() {
+            return Ok(None);
+        }
+        let manifest = Manifest::parse(&read(folder, "manifest.json")?);
+        manifest.map(Some).context(|| folder.join("manifest.json").display().to_string())
+    }
+
+    fn hugging_face(folder: &Path) -> Result<ModelFacts> {
+        if !folder.join("config.json").is_file() {
+            return Err(Error::input("no model folder, it has neither manifest.json nor config.json"));
+        }
+        let config = ModelConfig::from_json(&read(folder, "config.json")?).context(|| "config.json")?;
+        let image = ImageConfig::from_json(&read(folder, "preprocessor_config.json")?, &config)
+            .context(|| "preprocessor_config.json")?;
+        let tokenizer = read(folder, "tokenizer.json")?;
+        let scoring = if folder.join("imatch.json").is_file() {
+            ScoringOptions::from_json(&read(folder, "imatch.json")?).context(|| "imatch.json")?
+        } else {
+            ScoringOptions::zero_shot()
+        };
+        Ok(ModelFacts { config, image, tokenizer, scoring })
     }
 }

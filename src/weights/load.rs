@@ -16,7 +16,7 @@ use crate::error::{Context, Result};
 
 /// How a parameter is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
     /// One axis.
     Vector,
     /// Two axes, as is.
@@ -25,11 +25,30 @@ enum Form {
     Linear,
 }
 
-/// Name, shape as stored, and form of every parameter of a module.
-#[derive(Default)]
+/// A parameter of a module as checkpoints know it.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Canonical name.
+    pub name: String,
+    /// Shape as stored.
+    pub shape: Vec<usize>,
+    /// How it is stored.
+    pub form: Form,
+    /// Its values in stored order, where they were asked for.
+    pub values: Vec<f32>,
+}
+
+/// Every parameter of a module in checkpoint terms, in visiting order; `values` reads them back.
+pub fn stored<M: Module>(module: &M, values: bool) -> Vec<Stored> {
+    let mut expected = Expected { path: Vec::new(), parameters: Vec::new(), values };
+    module.visit(&mut expected);
+    expected.parameters
+}
+
 struct Expected {
     path: Vec<(String, bool)>,
-    parameters: Vec<(String, Vec<usize>, Form)>,
+    parameters: Vec<Stored>,
+    values: bool,
 }
 
 /// The checkpoint's name of a parameter: norms call their scale and shift `gamma` and `beta` here.
@@ -64,7 +83,15 @@ impl ModuleVisitor for Expected {
         if form == Form::Linear {
             shape.reverse();
         }
-        self.parameters.push((checkpoint_name(self.path.iter().map(|(name, _)| name.as_str())), shape, form));
+        let values = if self.values {
+            let value = param.val();
+            let value = if form == Form::Linear { value.swap_dims(D - 2, D - 1) } else { value };
+            value.into_data().try_into_vec().unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let name = checkpoint_name(self.path.iter().map(|(name, _)| name.as_str()));
+        self.parameters.push(Stored { name, shape, form, values });
     }
 }
 
@@ -109,20 +136,18 @@ pub async fn load<M: Module, S: ByteSource>(
     device: &Device,
     mut progress: impl AsyncFnMut(u64, u64) -> Result<()>,
 ) -> Result<(M, LoadReport)> {
-    let mut expected = Expected::default();
-    module.visit(&mut expected);
-    let wanted: Vec<(String, Vec<usize>)> = expected
-        .parameters
+    let parameters = stored(&module, false);
+    let wanted: Vec<(String, Vec<usize>)> = parameters
         .iter()
-        .map(|(name, shape, _)| (name.clone(), shape.clone()))
+        .map(|parameter| (parameter.name.clone(), parameter.shape.clone()))
         .chain(outside.iter().cloned())
         .collect();
     let report = LoadReport::compare(&wanted, checkpoint.tensors()).complete()?;
     let size = |name: &str| checkpoint.info(name).map_or(0, |info| info.len);
-    let total = expected.parameters.iter().map(|(name, ..)| size(name)).sum();
+    let total = parameters.iter().map(|parameter| size(&parameter.name)).sum();
     let mut done = 0;
-    let mut tensors: HashMap<String, Box<dyn Any>> = HashMap::with_capacity(expected.parameters.len());
-    for (name, _, form) in expected.parameters {
+    let mut tensors: HashMap<String, Box<dyn Any>> = HashMap::with_capacity(parameters.len());
+    for Stored { name, form, .. } in parameters {
         let (info, bytes) = checkpoint.read(&name).await.context(|| format!("tensor {name}"))?;
         let tensor: Box<dyn Any> = match form {
             Form::Vector => Box::new(vector(&info, &bytes, device)?),

@@ -34,11 +34,11 @@ pub mod source;
 pub mod table;
 pub mod tensor;
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, ModelFacts};
 pub use checkpoint::Checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub use convert::{ConvertJob, ConvertReport, convert};
-pub use load::load;
+pub use load::{load, stored};
 pub use manifest::{FileEntry, Manifest, Role};
 pub use report::LoadReport;
 #[cfg(not(target_arch = "wasm32"))]

@@ -1,0 +1,77 @@
+//! `imatch prompt`: the exact model input.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{ModelFlags, QuestionFlags, json, print};
+use crate::engine::Processor;
+use crate::error::Result;
+use crate::weights::ModelFacts;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    question: QuestionFlags,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Input {
+    image: ImageInput,
+    questions: Vec<QuestionInput>,
+}
+
+#[derive(Serialize)]
+struct ImageInput {
+    grid_thw: [usize; 3],
+    n_tokens: usize,
+}
+
+#[derive(Serialize)]
+struct QuestionInput {
+    kind: &'static str,
+    element: Option<String>,
+    text: String,
+    token_ids: Vec<u32>,
+    answer_token_ids: Vec<u32>,
+}
+
+pub(super) fn run(flags: &Flags) -> Result<()> {
+    let (request, picture) = flags.question.read()?;
+    let mut facts = ModelFacts::open_folder(&flags.model.model)?;
+    if let Some(kind) = flags.model.overall {
+        facts.scoring = facts.scoring.with_overall(kind);
+    }
+    let processor = Processor::new(facts)?;
+    let grid_thw = processor.grid_thw(&picture)?;
+    let [h, w] = processor.merged(grid_thw);
+    let questions = processor
+        .questions(&request, h * w)?
+        .into_iter()
+        .map(|question| QuestionInput {
+            kind: if question.element.is_some() { "element" } else { "overall" },
+            element: question.element.map(|element| element.to_string()),
+            text: question.text,
+            token_ids: question.token_ids,
+            answer_token_ids: question.answer_token_ids,
+        })
+        .collect();
+    let input = Input { image: ImageInput { grid_thw, n_tokens: h * w }, questions };
+    print(&if flags.json { json(&input)? } else { readable(&input) })
+}
+
+fn readable(input: &Input) -> String {
+    let [t, h, w] = input.image.grid_thw;
+    let mut text = format!("picture: {t} x {h} x {w} patches, {} tokens", input.image.n_tokens);
+    for question in &input.questions {
+        let about = question.element.as_deref().unwrap_or("overall");
+        let _ = write!(text, "\n\n{about}: {} tokens\n{}", question.token_ids.len(), question.text);
+    }
+    text
+}

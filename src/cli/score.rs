@@ -1,0 +1,102 @@
+//! `imatch score`: one picture, or many from a list.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{DeviceKind, ModelFlags, QuestionFlags, batch, json, print};
+use crate::engine::{Engine, Place};
+use crate::error::{Error, Result};
+use crate::score::ScoreResult;
+use crate::weights::Bundle;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    question: QuestionFlags,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Score every line of a JSON lines file instead: image, prompt, elements, `prompt_type`
+    #[arg(long, value_name = "IN.jsonl", requires = "out", conflicts_with_all = ["image", "prompt", "elements", "prompt_type"])]
+    batch: Option<PathBuf>,
+    /// Where the results of --batch go; what is there already is not scored again
+    #[arg(long, value_name = "OUT.jsonl", requires = "batch")]
+    out: Option<PathBuf>,
+}
+
+pub(super) async fn run(flags: &Flags) -> Result<()> {
+    if let (Some(input), Some(out)) = (&flags.batch, &flags.out) {
+        let jobs = batch::jobs(input)?;
+        let done = batch::done(out)?;
+        let engine = load(&flags.model).await?;
+        return batch::run(&engine, &jobs, &done, out).await;
+    }
+    let (request, picture) = flags.question.read()?;
+    let engine = load(&flags.model).await?;
+    let result = engine.open(&picture, &()).await?.score(&request, &()).await?;
+    print(&if flags.json { json(&result)? } else { table(&result) })
+}
+
+/// Opens a model on the device asked for.
+async fn load(flags: &ModelFlags) -> Result<Arc<Engine>> {
+    let place = place(flags.device)?;
+    let mut bundle = Bundle::open_folder(&flags.model).await?;
+    if let Some(kind) = flags.overall {
+        bundle.facts.scoring = bundle.facts.scoring.with_overall(kind);
+    }
+    let golden = bundle.golden.clone();
+    let engine = Engine::load(bundle, place, async |_, _| Ok(())).await?;
+    if flags.device == DeviceKind::Gpu && flags.overall.is_none() {
+        crate::engine::selftest::run(&engine, &golden, &()).await?;
+    }
+    Ok(engine)
+}
+
+fn place(device: DeviceKind) -> Result<Place> {
+    match device {
+        DeviceKind::Cpu => Ok(Place::cpu()),
+        #[cfg(feature = "cuda")]
+        DeviceKind::Gpu => Ok(Place { device: burn::tensor::Device::cuda(0), name: "gpu".into() }),
+        #[cfg(all(feature = "gpu", not(feature = "cuda")))]
+        DeviceKind::Gpu => {
+            let device = burn::tensor::Device::wgpu_options()
+                .init()
+                .map_err(|error| Error::device("no GPU device").with_source(error.to_string()))?;
+            Ok(Place { device, name: "gpu".into() })
+        }
+        #[cfg(not(any(feature = "gpu", feature = "cuda")))]
+        DeviceKind::Gpu => Err(Error::unsupported(
+            "this build has no GPU back end; build with --features gpu or --features cuda, or use --device cpu",
+        )),
+    }
+}
+
+/// A result for people.
+fn table(result: &ScoreResult) -> String {
+    let [low, high] = result.overall.scale;
+    let mut text = format!("overall  {:.2}  of {low} to {high}", result.overall.score);
+    let _ = match result.overall.probability {
+        Some(probability) => write!(text, "  (yes {:.1} %)", 100.0 * probability),
+        None => write!(text, "  (confidence {:.2})", result.overall.confidence),
+    };
+    let width = result.elements.iter().map(|element| element.element.chars().count()).max().unwrap_or(0);
+    for element in &result.elements {
+        let filled = (element.score * 20.0).round() as usize;
+        let bar = format!("{}{}", "█".repeat(filled), "·".repeat(20 - filled.min(20)));
+        let verdict = if element.present { "present" } else { "absent" };
+        let _ = write!(
+            text,
+            "\n{:width$}  {bar} {:5.1} %  {verdict}  {}",
+            element.element,
+            100.0 * element.score,
+            element.category
+        );
+    }
+    let _ = write!(text, "\n{} {} on {}", result.model.name, result.model.quantization, result.device);
+    text
+}
