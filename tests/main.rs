@@ -1,6 +1,7 @@
 //! One binary, a module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod common;
 mod config;
 mod convert;
