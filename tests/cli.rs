@@ -267,15 +267,13 @@ fn a_batch_resumes_where_it_was_killed_and_can_be_evaluated() {
         serde_json::from_slice(&fs::read(Path::new(&data).join("records.json")).unwrap()).unwrap();
     assert_eq!(records.len(), 6);
     let list: PathBuf = Path::new(&data).join("list.jsonl");
-    let text: String = records
-        .iter()
-        .map(|record| {
-            let elements: Vec<&String> = record["element_score"].as_object().unwrap().keys().collect();
-            let line = serde_json::json!({"img_path": record["img_path"], "prompt": record["prompt"],
-                "elements": elements, "prompt_type": record["type"]});
-            format!("{line}\n")
-        })
-        .collect();
+    let line = |record: &Value| {
+        let elements: Vec<&String> = record["element_score"].as_object().unwrap().keys().collect();
+        let line = serde_json::json!({"img_path": record["img_path"], "prompt": record["prompt"],
+            "elements": elements, "prompt_type": record["type"]});
+        line.to_string()
+    };
+    let text = records.iter().map(line).collect::<Vec<_>>().join("\n") + "\n";
     fs::write(&list, &text).unwrap();
     let out = folder.path().join("out.jsonl");
     let (model, input, output) = (tied(), list.display().to_string(), out.display().to_string());

@@ -149,7 +149,7 @@ fn dequantised(source: &Path, converted: &Path, out: &Path) {
     let open = |name: String| (name.clone(), FileSource::open(converted.join(name)).unwrap());
     let files =
         std::fs::read_dir(converted).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let files = files.filter(|name| name.ends_with(".gguf")).map(open).collect();
+    let files = files.filter(|name| name.contains('-')).map(open).collect();
     let checkpoint = block_on(Checkpoint::open(files)).unwrap();
     let mut tensors = Vec::new();
     for info in checkpoint.tensors() {

@@ -1,5 +1,6 @@
 //! `imatch convert`: another precision, with manifest and golden answers.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -82,7 +83,7 @@ pub(super) async fn run(flags: Flags) -> Result<()> {
     std::fs::rename(&partial, &path).map_err(|error| Error::io(&path, error))?;
     let mut line = format!("{}: {bytes} bytes; {}", out.display(), report.load);
     if !report.fallbacks.is_empty() {
-        line.push_str(&format!("; stored as f16: {}", report.fallbacks.join(", ")));
+        let _ = write!(line, "; stored as f16: {}", report.fallbacks.join(", "));
     }
     print(&line)
 }

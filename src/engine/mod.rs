@@ -85,10 +85,8 @@ impl Engine {
         answer_ids.extend(processor.answers().element());
         answer_ids.sort_unstable();
         answer_ids.dedup();
-        let rows = match tied {
-            true => embedding.rows(&answer_ids)?,
-            false => checkpoint.rows(HEAD, &answer_ids).await?,
-        };
+        let rows =
+            if tied { embedding.rows(&answer_ids)? } else { checkpoint.rows(HEAD, &answer_ids).await? };
         let rows = TensorData::new(rows, [answer_ids.len(), embedding.width()]);
         Ok(Arc::new(Self {
             answer_rows: Tensor::from_data(rows, &place.device),

@@ -152,7 +152,7 @@ async fn products(device: &Device, config: &ModelConfig) -> Result<()> {
             let (row, column) = (sample * 17 % m, sample * 29 % n);
             let want: f64 = (0..k).map(|i| f64::from(left(row, i) * right(i, column))).sum();
             let difference = (f64::from(got[row * n + column]) - want).abs();
-            if !(difference <= PRODUCT_TOLERANCE * want.abs().max(1.0)) {
+            if difference.is_nan() || difference > PRODUCT_TOLERANCE * want.abs().max(1.0) {
                 return Err(Error::new(
                     Kind::SelfTest,
                     format!(

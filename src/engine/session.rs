@@ -180,7 +180,7 @@ impl Session {
         let input = DecoderInput {
             embeds: self.embed(&pack.ids, None)?,
             rotary: Rotary::for_tokens(
-                &[pack.positions.clone()],
+                std::slice::from_ref(&pack.positions),
                 &engine.processor.config().text,
                 &engine.device,
             ),

@@ -41,6 +41,7 @@ pub(super) struct Attention {
 
 /// `SwiGLU`: `down(silu(gate(x)) * up(x))`.
 #[derive(Module, Debug)]
+#[allow(clippy::struct_field_names, reason = "the names are the checkpoint's")]
 pub(super) struct Mlp {
     gate_proj: Linear,
     up_proj: Linear,

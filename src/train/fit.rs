@@ -177,8 +177,7 @@ impl Run<'_> {
         let weight = if answer.is_some() { self.schedule.auxiliary } else { 1.0 };
         let loss = match (answer, auxiliary) {
             (Some(answer), Some(auxiliary)) => answer + auxiliary * weight,
-            (Some(loss), None) => loss,
-            (None, Some(loss)) => loss,
+            (Some(loss), None) | (None, Some(loss)) => loss,
             (None, None) => return Err(Error::internal("a step needs a loss")),
         };
         let gradients = GradientsParams::from_grads(loss.backward(), &learner);

@@ -52,11 +52,11 @@ impl LookAround<'_> {
         let (quarter, half) = (head / 4, head / 2);
         let mut bias = vec![0.0; 3 * width];
         for (index, offset) in offsets.iter().enumerate().take(self.config.num_heads) {
-            for axis in 0..2 {
+            for (axis, offset) in offset.iter().enumerate() {
                 for plane in 0..PLANES.min(quarter) {
                     let frequency = 10_000f32.powf(-(plane as f32) / quarter as f32);
                     let at = index * head + axis * quarter + plane;
-                    let (sin, cos) = (-offset[axis] * frequency).sin_cos();
+                    let (sin, cos) = (-offset * frequency).sin_cos();
                     bias[at] = SHARPNESS;
                     bias[width + at] = SHARPNESS * cos;
                     bias[width + at + half] = SHARPNESS * sin;

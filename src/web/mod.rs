@@ -25,7 +25,7 @@ use source::JsSource;
 
 /// Prints panics to the console instead of a bare `unreachable`.
 #[wasm_bindgen(start)]
-pub fn start() {
+fn start() {
     console_error_panic_hook::set_once();
 }
 

@@ -139,7 +139,10 @@ async fn hash<S: ByteSource>(
 mod native {
     use std::path::Path;
 
-    use super::*;
+    use super::{
+        Bundle, Checkpoint, Context, Error, ImageConfig, Manifest, ModelConfig, ModelFacts, ModelIdentity,
+        Result, Role, ScoringOptions,
+    };
     use crate::weights::convert::{folder_name, read};
     use crate::weights::source::FileSource;
 
