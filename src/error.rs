@@ -141,13 +141,17 @@ impl Error {
         Self::new(Kind::Unsupported, message)
     }
 
-    /// [`Kind::Io`] at a path, or [`Kind::Input`] where the path does not exist.
+    /// [`Kind::Io`] at a path, or [`Kind::Input`] where the path itself is wrong: nothing is there,
+    /// something else is there, or it is no path at all.
     #[cold]
     pub fn io(path: impl AsRef<std::path::Path>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind::{
+            AlreadyExists, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound,
+        };
         let kind = match source.kind() {
-            std::io::ErrorKind::NotFound
-            | std::io::ErrorKind::IsADirectory
-            | std::io::ErrorKind::NotADirectory => Kind::Input,
+            NotFound | IsADirectory | NotADirectory | AlreadyExists | InvalidInput | InvalidFilename => {
+                Kind::Input
+            }
             _ => Kind::Io,
         };
         Self::new(kind, format!("cannot access {}", path.as_ref().display())).with_source(source)

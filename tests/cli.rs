@@ -9,33 +9,33 @@ use tempfile::TempDir;
 
 use super::common::golden;
 
-const PROMPT: &str = "a red cube left of two blue balls";
+pub(crate) const PROMPT: &str = "a red cube left of two blue balls";
 
-fn imatch(args: &[&str]) -> Output {
+pub(crate) fn imatch(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_imatch")).args(args).output().unwrap()
 }
 
-fn tied() -> String {
+pub(crate) fn tied() -> String {
     golden("qwen3_vl_tied").display().to_string()
 }
 
-fn wide() -> String {
+pub(crate) fn wide() -> String {
     golden("qwen3_vl_cases/wide.png").display().to_string()
 }
 
-fn succeed(args: &[&str]) -> String {
+pub(crate) fn succeed(args: &[&str]) -> String {
     let output = imatch(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn object(args: &[&str]) -> Value {
+pub(crate) fn object(args: &[&str]) -> Value {
     serde_json::from_str(&succeed(args)).unwrap()
 }
 
 /// Standard error of a call that must fail with `code`: exactly one line that names `part`.
 #[track_caller]
-fn fail(args: &[&str], code: i32, part: &str) {
+pub(crate) fn fail(args: &[&str], code: i32, part: &str) {
     let output = imatch(args);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
@@ -44,11 +44,11 @@ fn fail(args: &[&str], code: i32, part: &str) {
     assert!(output.stdout.is_empty(), "{args:?} wrote to standard output");
 }
 
-fn keys(value: &Value) -> Vec<&str> {
+pub(crate) fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-fn score_args<'a>(model: &'a str, image: &'a str, prompt: &'a str) -> Vec<&'a str> {
+pub(crate) fn score_args<'a>(model: &'a str, image: &'a str, prompt: &'a str) -> Vec<&'a str> {
     vec!["score", "--model", model, "--image", image, "--prompt", prompt]
 }
 
@@ -254,7 +254,7 @@ fn a_converted_model_scores_like_its_source_and_notices_a_flipped_bit() {
     fail(&["convert", "--model", &model, "--quant", "f32", "--out", &model], 2, "another folder");
 }
 
-fn lines(path: &Path) -> Vec<Value> {
+pub(crate) fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

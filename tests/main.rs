@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod cli_batch;
+mod cli_misuse;
 mod common;
 mod config;
 mod convert;

@@ -1,140 +1,219 @@
-//! `imatch score --batch`: many pictures, resumable.
+//! `--batch`: many pictures, resumable.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::read_picture;
+use super::input::{read_file, read_picture, read_text};
+use super::{json, progress};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
-use crate::score::ScoreResult;
-use crate::text::{PromptType, Request};
+use crate::image::Picture;
+use crate::text::{OverallKind, PromptType, Request};
 
-/// Longest line that is read, in bytes.
-const MAX_LINE: usize = 4 << 20;
+/// Longest list that is read: half a million questions.
+const MAX_LIST: u64 = 256 << 20;
 
-/// One line of the input.
+/// Longest file of results that is read back: some 300,000 of them.
+const MAX_RESULTS: u64 = 1 << 30;
+
+/// How every line of results starts: the first field of [`Key`].
+const LINE_START: &[u8] = b"{\"img_path\":";
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct BatchFlags {
+    /// Take pictures and questions from JSON lines: `img_path` (relative to the file), `prompt`, `elements`, `prompt_type`
+    #[arg(long, value_name = "IN.jsonl", requires = "out", conflicts_with_all = ["image", "prompt", "elements", "prompt_type"])]
+    batch: Option<PathBuf>,
+    /// Where the results of --batch go; what is there already is not done again
+    #[arg(long, value_name = "OUT.jsonl", requires = "batch")]
+    out: Option<PathBuf>,
+}
+
+/// One line of the list; other fields are passed over, as in records.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Line {
     #[serde(alias = "image")]
     img_path: String,
     prompt: String,
     #[serde(default)]
-    elements: Vec<String>,
+    elements: Option<Vec<String>>,
     #[serde(default, alias = "type")]
     prompt_type: Option<PromptType>,
 }
 
 /// What identifies a result: it is not computed twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Key {
+struct Key {
     img_path: String,
     prompt: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prompt_type: Option<PromptType>,
     #[serde(default)]
     asked: Vec<String>,
 }
 
-/// A checked line.
-pub(super) struct Job {
+/// A checked line that is still to be done.
+struct Job {
     place: String,
     key: Key,
     path: PathBuf,
     request: Request,
 }
 
-/// One line of the output.
+/// One line of results.
 #[derive(Serialize)]
-struct Scored<'a> {
+struct Written<'a, T> {
     #[serde(flatten)]
     key: &'a Key,
     #[serde(flatten)]
-    result: &'a ScoreResult,
+    result: &'a T,
 }
 
-/// Reads and checks every line before anything is scored; paths are relative to the list.
-pub(super) fn jobs(input: &Path) -> Result<Vec<Job>> {
-    let folder = input.parent().unwrap_or(Path::new(""));
-    let reader = BufReader::new(File::open(input).map_err(|error| Error::io(input, error))?);
+/// Which weights gave a result, and how they were asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Provenance {
+    sha256: String,
+    overall: Option<OverallKind>,
+}
+
+impl Provenance {
+    /// Of what `engine` will give.
+    pub(super) fn of(engine: &Engine) -> Self {
+        let overall = engine.processor().scoring().overall.kind;
+        Self { sha256: engine.identity().sha256.clone(), overall: Some(overall) }
+    }
+
+    /// Of an earlier result; none where it does not say.
+    fn read(result: &Value) -> Option<Self> {
+        let sha256 = result["model"]["sha256"].as_str()?.to_owned();
+        let overall = result["scoring"]["overall"]["kind"].as_str().and_then(|kind| kind.parse().ok());
+        Some(Self { sha256, overall })
+    }
+}
+
+/// What is still to be done, and where it goes.
+pub(super) struct Batch {
+    jobs: Vec<Job>,
+    out: PathBuf,
+    earlier: HashSet<Provenance>,
+}
+
+impl Batch {
+    /// The batch that the flags ask for, if they do: every line is checked before anything is done.
+    /// `field` is what tells a result from other objects.
+    pub(super) fn open(flags: &BatchFlags, field: &str) -> Result<Option<Self>> {
+        let (Some(list), Some(out)) = (&flags.batch, &flags.out) else { return Ok(None) };
+        let jobs = jobs(list)?;
+        let (mut done, mut earlier) = (HashSet::new(), HashSet::new());
+        for (key, provenance) in results(out, field)? {
+            done.insert(key);
+            earlier.extend(provenance);
+        }
+        let jobs = jobs.into_iter().filter(|job| done.insert(job.key.clone())).collect();
+        Ok(Some(Self { jobs, out: out.clone(), earlier }))
+    }
+
+    /// Whether nothing is left to do.
+    pub(super) fn is_done(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Refuses to mix results of different models or questions in one file.
+    pub(super) fn continues(&self, provenance: &Provenance) -> Result<()> {
+        match self.earlier.iter().find(|earlier| *earlier != provenance) {
+            None => Ok(()),
+            Some(Provenance { sha256, .. }) => Err(Error::input(format!(
+                "{} holds results of another model or --overall (SHA-256 {sha256}), choose another file",
+                self.out.display()
+            ))),
+        }
+    }
+
+    /// Does what is left, a line at a time: a stop at any moment loses one line at most.
+    pub(super) async fn run<T: Serialize>(
+        self,
+        mut answer: impl AsyncFnMut(&Request, &Picture) -> Result<T>,
+    ) -> Result<()> {
+        let failed = |error| Error::io(&self.out, error);
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.out).map_err(failed)?;
+        let bar = progress(self.jobs.len() as u64);
+        for job in &self.jobs {
+            let picture = read_picture(&job.path).context(|| job.place.clone())?;
+            let result = answer(&job.request, &picture).await.context(|| job.place.clone())?;
+            let line = json(&Written { key: &job.key, result: &result })? + "\n";
+            file.write_all(line.as_bytes()).map_err(failed)?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// Reads and checks every line of a list; paths are relative to it.
+fn jobs(list: &Path) -> Result<Vec<Job>> {
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let text = read_text(list, MAX_LIST)?;
     let mut jobs = Vec::new();
-    for (number, line) in reader.lines().enumerate() {
-        let place = format!("{} line {}", input.display(), number + 1);
-        let text = line.map_err(|error| Error::input(format!("{place} is no text")).with_source(error))?;
-        if text.trim().is_empty() {
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        if line.trim().is_empty() {
             continue;
         }
-        if text.len() > MAX_LINE {
-            return Err(Error::input(format!(
-                "{place} has {} bytes, at most {MAX_LINE} are read",
-                text.len()
-            )));
-        }
-        let line: Line = serde_json::from_str(&text)
-            .map_err(|error| Error::input(format!("{place} is not an item to score")).with_source(error))?;
-        let request =
-            Request::new(&*line.prompt, &line.elements, line.prompt_type).context(|| place.clone())?;
-        let path = folder.join(&line.img_path);
-        let key = Key { img_path: line.img_path, prompt: line.prompt, asked: line.elements };
-        jobs.push(Job { place, key, path, request });
+        let place = format!("{} line {}", list.display(), number + 1);
+        let Line { img_path, prompt, elements, prompt_type } = serde_json::from_str(line)
+            .map_err(|error| Error::input("no picture with a prompt").with_source(error))
+            .context(|| place.clone())?;
+        let asked = elements.unwrap_or_default();
+        let request = Request::new(prompt.clone(), &asked, prompt_type).context(|| place.clone())?;
+        let path = folder.join(&img_path);
+        jobs.push(Job { place, key: Key { img_path, prompt, prompt_type, asked }, path, request });
     }
     Ok(jobs)
 }
 
-/// The results that are there already. A last line torn by a kill is cut off.
-pub(super) fn done(out: &Path) -> Result<HashSet<Key>> {
-    let bytes = match fs::read(out) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(HashSet::new()),
-        read => read.map_err(|error| Error::io(out, error))?,
+/// The results that are there already. A last line torn by a kill is cut off, one that lacks its
+/// line feed only gets it; a file that holds anything else is left as it is.
+fn results(out: &Path, field: &str) -> Result<Vec<(Key, Option<Provenance>)>> {
+    let bytes = match std::fs::metadata(out) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        _ => read_file(out, MAX_RESULTS)?,
     };
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    if whole < bytes.len() {
-        let file = OpenOptions::new().write(true).open(out).map_err(|error| Error::io(out, error))?;
-        file.set_len(whole as u64).map_err(|error| Error::io(out, error))?;
-    }
-    let lines = bytes[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    lines
-        .enumerate()
-        .map(|(number, line)| {
-            serde_json::from_slice(line).map_err(|error| {
-                Error::input(format!("{} line {} is no result", out.display(), number + 1)).with_source(error)
-            })
-        })
-        .collect()
-}
-
-/// Scores what is not done, one line at a time; a stop at any moment loses one line at most.
-pub(super) async fn run(engine: &Arc<Engine>, jobs: &[Job], done: &HashSet<Key>, out: &Path) -> Result<()> {
-    let mut file =
-        OpenOptions::new().create(true).append(true).open(out).map_err(|error| Error::io(out, error))?;
-    let bar = progress(jobs.len() as u64);
-    let mut done = done.clone();
-    for job in jobs {
-        bar.inc(1);
-        if !done.insert(job.key.clone()) {
-            continue;
+    let (lines, last) = bytes.split_at(whole);
+    let mut results = Vec::new();
+    for (number, line) in lines.split(|&byte| byte == b'\n').enumerate() {
+        if !line.trim_ascii().is_empty() {
+            results.push(result(line, field).context(|| format!("{} line {}", out.display(), number + 1))?);
         }
-        let picture = read_picture(&job.path).context(|| job.place.clone())?;
-        let mut session = engine.open(&picture, &()).await.context(|| job.place.clone())?;
-        let result = session.score(&job.request, &()).await.context(|| job.place.clone())?;
-        let mut line = serde_json::to_vec(&Scored { key: &job.key, result: &result })
-            .map_err(|error| Error::internal("a result is no JSON").with_source(error))?;
-        line.push(b'\n');
-        file.write_all(&line).and_then(|()| file.flush()).map_err(|error| Error::io(out, error))?;
     }
-    bar.finish_and_clear();
-    Ok(())
+    let failed = |error| Error::io(out, error);
+    let open = || OpenOptions::new().append(true).open(out).map_err(failed);
+    match result(last, field) {
+        _ if last.is_empty() => {}
+        Ok(result) => {
+            open()?.write_all(b"\n").map_err(failed)?;
+            results.push(result);
+        }
+        Err(_) if last.starts_with(LINE_START) || LINE_START.starts_with(last) => {
+            open()?.set_len(whole as u64).map_err(failed)?;
+        }
+        Err(error) => return Err(error.context(format!("last line of {}", out.display()))),
+    }
+    Ok(results)
 }
 
-/// A progress bar on standard error, hidden unless that is a terminal.
-pub(super) fn progress(total: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+fn result(line: &[u8], field: &str) -> Result<(Key, Option<Provenance>)> {
+    let no_result = || Error::input("no result that could be continued");
+    let value: Value = serde_json::from_slice(line).map_err(|error| no_result().with_source(error))?;
+    if value.get(field).is_none() {
+        return Err(no_result().with_source(format!("it has no field {field:?}")));
     }
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left  {msg}");
-    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let provenance = Provenance::read(&value);
+    let key = serde_json::from_value(value).map_err(|error| no_result().with_source(error))?;
+    Ok((key, provenance))
 }

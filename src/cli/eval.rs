@@ -1,18 +1,19 @@
 //! `imatch eval`: predictions against labels.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{json, print};
+use super::input::read_text;
+use super::{json, print, say};
 use crate::data::evalmuse::read_labels;
 use crate::data::submission::{EvalReport, evaluate, read_predictions};
 use crate::error::{Context as _, Error, Result};
 use crate::metrics::PlccVariant;
 
 /// Largest file that is read: the whole of EvalMuse-40K has some 60 MB of records.
-const MAX_BYTES: u64 = 1 << 30;
+const MAX_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -35,26 +36,15 @@ fn parse_plcc(text: &str) -> std::result::Result<PlccVariant, String> {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let named = |path: &Path| path.display().to_string();
-    let labels = read_labels(&read(&flags.labels)?).context(|| named(&flags.labels))?;
-    let predictions = read_predictions(&read(&flags.predictions)?).context(|| named(&flags.predictions))?;
-    let report = evaluate(&labels, &predictions, flags.plcc)?;
+    let Flags { labels, predictions, plcc, json: as_json } = flags;
+    let records = read_labels(&read_text(labels, MAX_BYTES)?).context(|| labels.display())?;
+    let predictions =
+        read_predictions(&read_text(predictions, MAX_BYTES)?).context(|| predictions.display())?;
+    let report = evaluate(&records, &predictions, *plcc)?;
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        say(&format!("warning: {warning}"));
     }
-    print(&if flags.json { json(&report)? } else { table(&report) })
-}
-
-fn read(path: &Path) -> Result<String> {
-    let size = std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len();
-    if size > MAX_BYTES {
-        return Err(Error::input(format!(
-            "{} has {size} bytes, at most {MAX_BYTES} are read",
-            path.display()
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-    String::from_utf8(bytes).map_err(|_| Error::input(format!("{} is no UTF-8 text", path.display())))
+    print(&if *as_json { json(&report)? } else { table(&report) })
 }
 
 fn table(report: &EvalReport) -> String {

@@ -6,22 +6,21 @@
 mod batch;
 mod convert;
 mod eval;
+mod input;
 mod prompt;
 mod score;
 mod synth;
 mod train;
 
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::io::{ErrorKind as IoErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::{Error, Kind, Result};
-use crate::image::Picture;
-use crate::image::decode::{DecodeLimits, decode};
-use crate::text::{OverallKind, PromptType, Request};
 
 /// How well does a picture show what its prompt asked for?
 #[derive(Debug, Parser)]
@@ -47,81 +46,80 @@ enum Verb {
     Eval(eval::Flags),
 }
 
-/// The model and how it is asked.
-#[derive(Debug, Clone, Args)]
-struct ModelFlags {
-    /// Folder of the model: a Hugging Face checkpoint or a converted one
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
-    device: DeviceKind,
-    /// Ask the overall question in this way, whatever the model's scoring options say
-    #[arg(long, value_name = "levels|yes_no", value_parser = parse_overall)]
-    overall: Option<OverallKind>,
-}
-
-/// One picture and what is asked about it.
-#[derive(Debug, Clone, Args)]
-struct QuestionFlags {
-    /// The picture: PNG, JPEG or WebP
-    #[arg(long, value_name = "FILE")]
-    image: Option<PathBuf>,
-    /// The prompt that the picture should show
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    prompt: Option<String>,
-    /// A part of the prompt that gets a score of its own, with its category
-    #[arg(long = "element", value_name = "TEXT (CATEGORY)", allow_hyphen_values = true)]
-    elements: Vec<String>,
-    /// Where the prompt comes from
-    #[arg(long, value_name = "real|synthetic", value_parser = parse_prompt_type)]
-    prompt_type: Option<PromptType>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DeviceKind {
-    Cpu,
-    Gpu,
-}
-
-fn parse_overall(text: &str) -> std::result::Result<OverallKind, String> {
-    text.parse().map_err(|error: Error| error.to_string())
-}
-
-fn parse_prompt_type(text: &str) -> std::result::Result<PromptType, String> {
-    text.parse().map_err(|error: Error| error.to_string())
-}
-
-impl QuestionFlags {
-    /// Checks the words, then decodes the picture.
-    fn read(&self) -> Result<(Request, Picture)> {
-        let prompt = self.prompt.clone().ok_or_else(|| Error::input("--prompt is missing"))?;
-        let request = Request::new(prompt, &self.elements, self.prompt_type)?;
-        let path = self.image.as_ref().ok_or_else(|| Error::input("--image is missing"))?;
-        Ok((request, read_picture(path)?))
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    say_panics_once();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return match print(error.to_string().trim_end()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            };
+        }
+        Err(error) => {
+            say(&without_usage(&error));
+            return ExitCode::from(2);
+        }
+    };
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(cli))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            say(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
-/// A picture file, never read further than the limit.
-fn read_picture(path: &std::path::Path) -> Result<Picture> {
-    let limits = DecodeLimits::default();
-    let size = std::fs::metadata(path).map_err(|error| Error::io(path, error))?.len();
-    if size > limits.max_bytes as u64 {
-        return Err(Error::image(format!(
-            "{} has {size} bytes, at most {} are read",
-            path.display(),
-            limits.max_bytes
-        )));
+fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Score(flags) => pollster::block_on(score::run(&flags)),
+        Verb::Prompt(flags) => pollster::block_on(prompt::run(&flags)),
+        Verb::Convert(flags) => pollster::block_on(convert::run(flags)),
+        Verb::Train(flags) => train::run(&flags),
+        Verb::Synth(flags) => synth::run(&flags),
+        Verb::Eval(flags) => eval::run(&flags),
     }
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, error))?;
-    decode(&bytes, &limits).map_err(|error| error.context(path.display()))
+}
+
+/// A panic is one line too; those that follow from it in other threads are not said.
+fn say_panics_once() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    std::panic::set_hook(Box::new(|panic| {
+        if !SAID.swap(true, Ordering::Relaxed) {
+            say(&format!("internal error: {panic}"));
+        }
+    }));
+}
+
+/// One line on standard error, whatever `text` contains; there is nobody to tell when that fails.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", one_line(text));
+}
+
+/// `text` without anything that a reader of lines may take for the end of one.
+fn one_line(text: &str) -> String {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.split(breaks).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// What clap says before it explains the usage.
+fn without_usage(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let said: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .collect();
+    let text = said.join("\n");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 
 /// Prints to standard output; a closed pipe ends quietly.
 fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == IoErrorKind::BrokenPipe => std::process::exit(0),
         result => {
             result.map_err(|error| Error::new(Kind::Io, "cannot write to standard output").with_source(error))
         }
@@ -133,56 +131,28 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::internal("a result is no JSON").with_source(error))
 }
 
-fn run(cli: Cli) -> Result<()> {
-    match cli.verb {
-        Verb::Score(flags) => pollster::block_on(score::run(&flags)),
-        Verb::Prompt(flags) => prompt::run(&flags),
-        Verb::Convert(flags) => pollster::block_on(convert::run(flags)),
-        Verb::Train(flags) => train::run(&flags),
-        Verb::Synth(flags) => synth::run(&flags),
-        Verb::Eval(flags) => eval::run(&flags),
+/// A progress bar on standard error, hidden unless that is a terminal.
+fn progress(total: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
     }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {per_sec}  {eta} left  {msg}");
+    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Runs the command line of this process.
-pub fn main() -> ExitCode {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let text = panic.to_string().replace(['\n', '\r'], " ");
-        eprintln!("internal error at {place}: {text}");
-    }));
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return match print(error.to_string().trim_end()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            };
-        }
-        Err(error) => {
-            eprintln!("{}", one_line(&error));
-            return ExitCode::from(2);
-        }
-    };
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(cli))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            eprintln!("{error}");
-            ExitCode::from(error.exit_code())
-        }
-        Err(_) => ExitCode::FAILURE,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
 
-/// What clap says before it explains the usage, on one line.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let said: Vec<&str> = text
-        .lines()
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let line = said.join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn nothing_breaks_a_line() {
+        assert_eq!(one_line("a\r\n\n b\u{b}c\u{85}d\u{2028}e\u{1b}[1m\n"), "a b c d e [1m");
+    }
 }

@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ModelFlags, QuestionFlags, json, print};
+use super::batch::{Batch, BatchFlags};
+use super::input::{ModelFlags, QuestionFlags};
+use super::{json, print};
 use crate::engine::Processor;
 use crate::error::Result;
-use crate::weights::ModelFacts;
+use crate::image::Picture;
+use crate::text::Request;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -16,13 +19,16 @@ pub(super) struct Flags {
     model: ModelFlags,
     #[command(flatten)]
     question: QuestionFlags,
+    #[command(flatten)]
+    batch: BatchFlags,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
+/// The object of `prompt --json`; field order is part of the contract.
 #[derive(Serialize)]
-struct Input {
+pub(super) struct Input {
     image: ImageInput,
     questions: Vec<QuestionInput>,
 }
@@ -42,17 +48,22 @@ struct QuestionInput {
     answer_token_ids: Vec<u32>,
 }
 
-pub(super) fn run(flags: &Flags) -> Result<()> {
-    let (request, picture) = flags.question.read()?;
-    let mut facts = ModelFacts::open_folder(&flags.model.model)?;
-    if let Some(kind) = flags.model.overall {
-        facts.scoring = facts.scoring.with_overall(kind);
+pub(super) async fn run(flags: &Flags) -> Result<()> {
+    if let Some(batch) = Batch::open(&flags.batch, "questions")? {
+        let processor = flags.model.processor()?;
+        return batch.run(async |request, picture| input(&processor, request, picture)).await;
     }
-    let processor = Processor::new(facts)?;
-    let grid_thw = processor.grid_thw(&picture)?;
+    let (request, picture) = flags.question.read()?;
+    let input = input(&flags.model.processor()?, &request, &picture)?;
+    print(&if flags.json { json(&input)? } else { readable(&input) })
+}
+
+/// What the model would read.
+pub(super) fn input(processor: &Processor, request: &Request, picture: &Picture) -> Result<Input> {
+    let grid_thw = processor.grid_thw(picture)?;
     let [h, w] = processor.merged(grid_thw);
     let questions = processor
-        .questions(&request, h * w)?
+        .questions(request, h * w)?
         .into_iter()
         .map(|question| QuestionInput {
             kind: if question.element.is_some() { "element" } else { "overall" },
@@ -62,8 +73,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             answer_token_ids: question.answer_token_ids,
         })
         .collect();
-    let input = Input { image: ImageInput { grid_thw, n_tokens: h * w }, questions };
-    print(&if flags.json { json(&input)? } else { readable(&input) })
+    Ok(Input { image: ImageInput { grid_thw, n_tokens: h * w }, questions })
 }
 
 fn readable(input: &Input) -> String {

@@ -1,13 +1,14 @@
 //! `imatch score`: one picture, or many from a list.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::{DeviceKind, ModelFlags, QuestionFlags, batch, json, print};
-use crate::engine::{Engine, Place};
+use super::batch::{Batch, BatchFlags, Provenance};
+use super::input::{DeviceKind, ModelFlags, QuestionFlags};
+use super::{json, print, prompt};
+use crate::engine::{Engine, Place, selftest};
 use crate::error::{Error, Result};
 use crate::score::ScoreResult;
 use crate::weights::Bundle;
@@ -18,41 +19,45 @@ pub(super) struct Flags {
     model: ModelFlags,
     #[command(flatten)]
     question: QuestionFlags,
+    #[command(flatten)]
+    batch: BatchFlags,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Score every line of a JSON lines file instead: image, prompt, elements, `prompt_type`
-    #[arg(long, value_name = "IN.jsonl", requires = "out", conflicts_with_all = ["image", "prompt", "elements", "prompt_type"])]
-    batch: Option<PathBuf>,
-    /// Where the results of --batch go; what is there already is not scored again
-    #[arg(long, value_name = "OUT.jsonl", requires = "batch")]
-    out: Option<PathBuf>,
 }
 
 pub(super) async fn run(flags: &Flags) -> Result<()> {
-    if let (Some(input), Some(out)) = (&flags.batch, &flags.out) {
-        let jobs = batch::jobs(input)?;
-        let done = batch::done(out)?;
-        let engine = load(&flags.model).await?;
-        return batch::run(&engine, &jobs, &done, out).await;
+    let place = place(flags.model.device)?;
+    if let Some(batch) = Batch::open(&flags.batch, "overall")? {
+        if batch.is_done() {
+            return Ok(());
+        }
+        let engine = load(&flags.model, place).await?;
+        batch.continues(&Provenance::of(&engine))?;
+        return batch
+            .run(async |request, picture| engine.open(picture, &()).await?.score(request, &()).await)
+            .await;
     }
     let (request, picture) = flags.question.read()?;
-    let engine = load(&flags.model).await?;
+    // What is wrong with the question is said before gigabytes of weights are read.
+    prompt::input(&flags.model.processor()?, &request, &picture)?;
+    let engine = load(&flags.model, place).await?;
     let result = engine.open(&picture, &()).await?.score(&request, &()).await?;
     print(&if flags.json { json(&result)? } else { table(&result) })
 }
 
-/// Opens a model on the device asked for.
-async fn load(flags: &ModelFlags) -> Result<Arc<Engine>> {
-    let place = place(flags.device)?;
+/// Opens a model on a device.
+async fn load(flags: &ModelFlags, place: Place) -> Result<Arc<Engine>> {
     let mut bundle = Bundle::open_folder(&flags.model).await?;
     if let Some(kind) = flags.overall {
         bundle.facts.scoring = bundle.facts.scoring.with_overall(kind);
     }
     let golden = bundle.golden.clone();
     let engine = Engine::load(bundle, place, async |_, _| Ok(())).await?;
-    if flags.device == DeviceKind::Gpu && flags.overall.is_none() {
-        crate::engine::selftest::run(&engine, &golden, &()).await?;
+    if flags.device == DeviceKind::Gpu {
+        // The golden answers were recorded with the model's own options.
+        let golden = if flags.overall.is_none() { golden.as_slice() } else { &[] };
+        selftest::run(&engine, golden, &()).await?;
     }
     Ok(engine)
 }
@@ -61,7 +66,7 @@ fn place(device: DeviceKind) -> Result<Place> {
     match device {
         DeviceKind::Cpu => Ok(Place::cpu()),
         #[cfg(feature = "cuda")]
-        DeviceKind::Gpu => Ok(Place { device: burn::tensor::Device::cuda(0), name: "gpu".into() }),
+        DeviceKind::Gpu => Ok(Place { device: burn::tensor::Device::cuda(0_usize), name: "gpu".into() }),
         #[cfg(all(feature = "gpu", not(feature = "cuda")))]
         DeviceKind::Gpu => {
             let device = burn::tensor::Device::wgpu_options()

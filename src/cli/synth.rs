@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::batch::progress;
-use super::print;
+use super::{print, progress};
 use crate::data::evalmuse::write_records;
 use crate::data::export::{Raters, items};
 use crate::data::synth::Sampler;

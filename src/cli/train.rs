@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use clap::Args;
 
-use super::batch::progress;
-use super::{json, print};
+use super::{json, print, progress};
 use crate::error::{Error, Result};
 use crate::train::{Blueprint, CLASSES, Learner, Run, Scenes, Schedule, StepLog, export, write_blueprint};
 

@@ -144,6 +144,8 @@ mod native {
         Result, Role, ScoringOptions,
     };
     use crate::weights::convert::{folder_name, read};
+    use crate::weights::layout::expected;
+    use crate::weights::report::LoadReport;
     use crate::weights::source::FileSource;
 
     impl ModelFacts {
@@ -183,6 +185,8 @@ mod native {
             let place = || folder.display().to_string();
             let facts = hugging_face(folder).context(place)?;
             let checkpoint = Checkpoint::open_folder(folder).await.context(place)?;
+            // Before gigabytes are hashed.
+            LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete().context(place)?;
             let identity = ModelIdentity {
                 name: folder_name(folder),
                 architecture: facts.config.architecture.clone(),

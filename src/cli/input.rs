@@ -1,0 +1,114 @@
+//! What the verbs share: flags of the model and of the question, files with limits.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use crate::engine::Processor;
+use crate::error::{Error, Result};
+use crate::image::Picture;
+use crate::image::decode::{DecodeLimits, decode};
+use crate::text::{OverallKind, PromptType, Request};
+use crate::weights::ModelFacts;
+
+/// The model and how it is asked.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ModelFlags {
+    /// Folder of the model: a Hugging Face checkpoint or a converted one
+    #[arg(long, value_name = "DIR")]
+    pub(super) model: PathBuf,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceKind::Cpu)]
+    pub(super) device: DeviceKind,
+    /// Ask the overall question in this way, whatever the model's scoring options say
+    #[arg(long, value_name = "levels|yes_no", value_parser = parse_overall)]
+    pub(super) overall: Option<OverallKind>,
+}
+
+/// One picture and what is asked about it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct QuestionFlags {
+    /// The picture: PNG, JPEG or WebP
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// The prompt that the picture should show
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// A part of the prompt that gets a score of its own, with its category
+    #[arg(long = "element", value_name = "TEXT (CATEGORY)", allow_hyphen_values = true)]
+    elements: Vec<String>,
+    /// Where the prompt comes from
+    #[arg(long, value_name = "real|synthetic", value_parser = parse_prompt_type)]
+    prompt_type: Option<PromptType>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DeviceKind {
+    Cpu,
+    Gpu,
+}
+
+fn parse_overall(text: &str) -> std::result::Result<OverallKind, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+fn parse_prompt_type(text: &str) -> std::result::Result<PromptType, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+impl ModelFlags {
+    /// What stands before the model, with the flags applied; no weights are read.
+    pub(super) fn processor(&self) -> Result<Processor> {
+        let mut facts = ModelFacts::open_folder(&self.model)?;
+        if let Some(kind) = self.overall {
+            facts.scoring = facts.scoring.with_overall(kind);
+        }
+        Processor::new(facts)
+    }
+}
+
+impl QuestionFlags {
+    /// Checks the words, then decodes the picture.
+    pub(super) fn read(&self) -> Result<(Request, Picture)> {
+        let prompt = self.prompt.clone().ok_or_else(|| Error::input("--prompt is missing"))?;
+        let request = Request::new(prompt, &self.elements, self.prompt_type)?;
+        let path = self.image.as_ref().ok_or_else(|| Error::input("--image is missing"))?;
+        Ok((request, read_picture(path)?))
+    }
+}
+
+/// A picture file, decoded.
+pub(super) fn read_picture(path: &Path) -> Result<Picture> {
+    let limits = DecodeLimits::default();
+    let bytes = read_file(path, limits.max_bytes as u64)?;
+    decode(&bytes, &limits).map_err(|error| error.context(path.display()))
+}
+
+/// A whole file of at most `max_bytes`.
+///
+/// Pipes and devices are refused: they may never end.
+pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
+    let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
+    if !metadata.is_file() {
+        return Err(Error::input(format!("{} is not a file", path.display())));
+    }
+    let too_long = |size| {
+        Error::input(format!("{} has {size} bytes or more, at most {max_bytes} are read", path.display()))
+    };
+    if metadata.len() > max_bytes {
+        return Err(too_long(metadata.len()));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    // Files under /proc say that they are empty and are not.
+    let read = File::open(path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
+    let size = read.map_err(|error| Error::io(path, error))? as u64;
+    if size > max_bytes { Err(too_long(size)) } else { Ok(bytes) }
+}
+
+/// [`read_file`] of UTF-8 text.
+pub(super) fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
+    String::from_utf8(read_file(path, max_bytes)?)
+        .map_err(|_| Error::input(format!("{} is no UTF-8 text", path.display())))
+}
