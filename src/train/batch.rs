@@ -24,6 +24,17 @@ pub struct Item {
     pub rehearsed: usize,
     /// Dense truth for the auxiliary head, `[M, classes]`; empty without one.
     pub cells: Vec<u8>,
+    /// Words that describe the picture's cells.
+    pub words: Words,
+}
+
+/// Tokens that name what is in a picture, and where it is.
+#[derive(Debug, Clone, Default)]
+pub struct Words {
+    /// The tokens, the same for every item of a batch; none for no such lesson.
+    pub ids: Vec<u32>,
+    /// Whether each describes each cell, `[M, ids]`, zeros and ones.
+    pub marks: Vec<u8>,
 }
 
 /// Token sequences of one length as tensors, short ones padded at their end.
@@ -68,6 +79,8 @@ pub struct Batch {
     pub elements: Vec<(usize, u32)>,
     /// Dense truth, `[B, M, classes]`, where the items carry it.
     pub cells: Option<Tensor<3>>,
+    /// Tokens that describe cells, `[W]`, and which do, `[B, M, W]`, where the items carry them.
+    pub words: Option<(Tensor<1, Int>, Tensor<3>)>,
 }
 
 /// Sequences before padding: tokens, positions, and how many cached tokens each sees.
@@ -128,7 +141,9 @@ impl Batch {
             targets: ints(lessons.iter().map(|lesson| lesson.target as i32).collect(), device),
             weights: Tensor::from_floats(weights.as_slice(), device),
             elements,
-            cells: cells(items, config, device),
+            cells: marks(items, |item| &item.cells, config, device),
+            words: marks(items, |item| &item.words.marks, config, device)
+                .map(|marks| (ints(first.words.ids.iter().map(|&id| id as i32).collect(), device), marks)),
         })
     }
 }
@@ -207,11 +222,16 @@ fn stack(items: &[Item], device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(data, [items.len(), n, patches.row_len]), device)
 }
 
-fn cells(items: &[Item], config: &ModelConfig, device: &Device) -> Option<Tensor<3>> {
+/// Zeros and ones per merged cell as `[B, M, classes]`; none where the items carry none.
+fn marks(
+    items: &[Item],
+    of: impl Fn(&Item) -> &Vec<u8>,
+    config: &ModelConfig,
+    device: &Device,
+) -> Option<Tensor<3>> {
     let [_, h, w] = items[0].patches.grid_thw;
     let m = h * w / config.vision.spatial_merge_size.pow(2);
-    let data: Vec<f32> =
-        items.iter().flat_map(|item| item.cells.iter().map(|&mark| f32::from(mark))).collect();
+    let data: Vec<f32> = items.iter().flat_map(|item| of(item).iter().map(|&mark| f32::from(mark))).collect();
     let classes = data.len() / (items.len() * m);
     (classes > 0).then(|| Tensor::from_data(TensorData::new(data, [items.len(), m, classes]), device))
 }

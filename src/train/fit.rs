@@ -46,7 +46,7 @@ impl Schedule {
             steps: 9000,
             see_batch: 16,
             batch: 24,
-            learning_rate: 1.2e-3,
+            learning_rate: 1.5e-3,
             warmup: 100,
             weight_decay: 0.01,
             auxiliary: 0.2,

@@ -1,10 +1,11 @@
-//! Where a vision tower that learns from nothing starts: each head looks at one neighbour.
+//! Where a model that learns from nothing starts: vision heads look at one neighbour each,
+//! decoder heads compare like with like.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 
 use super::objective::Learner;
-use crate::config::VisionConfig;
+use crate::config::{TextConfig, VisionConfig};
 
 /// Neighbours (row, column) that the four heads of each block look at; blocks beyond start at random.
 const OFFSETS: [[[f32; 2]; 4]; 3] = [
@@ -31,6 +32,49 @@ const PLANES: usize = 2;
 /// `cos((distance - offset) * frequency)` in each plane: most where the distance is the offset.
 pub(super) fn look_around(learner: Learner, config: &VisionConfig) -> Learner {
     learner.map(&mut LookAround { path: Vec::new(), config })
+}
+
+/// Makes every key head start as the first query head that reads it, so that attention starts by
+/// comparing like with like and a word finds what is described by the same word.
+pub(super) fn like_with_like(learner: Learner, config: &TextConfig) -> Learner {
+    let group = config.num_attention_heads / config.num_key_value_heads;
+    learner.map(&mut LikeWithLike { path: Vec::new(), group, head: config.head_dim, query: None })
+}
+
+struct LikeWithLike {
+    path: Vec<String>,
+    group: usize,
+    head: usize,
+    query: Option<(usize, Vec<f32>)>,
+}
+
+impl ModuleMapper for LikeWithLike {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let [.., "self_attn", part, "weight"] = path[..] else { return param };
+        let dims = param.lazy_shape().to_vec();
+        if part == "q_proj" {
+            let values = param.val().inner().into_data().try_into_vec::<f32>().unwrap_or_default();
+            self.query = Some((dims[1], values));
+            return param;
+        }
+        let Some((width, query)) = self.query.take().filter(|_| part == "k_proj") else { return param };
+        let (group, head) = (self.group, self.head);
+        let source = |column: usize| (column / head) * group * head + column % head;
+        let rows = query.chunks_exact(width);
+        let values: Vec<f32> =
+            rows.flat_map(|row| (0..dims[1]).map(move |column| row[source(column)])).collect();
+        let shape = param.lazy_shape();
+        param.map(|old| Tensor::from_data(TensorData::new(values, shape), &old.device()).require_grad())
+    }
 }
 
 struct LookAround<'a> {

@@ -7,7 +7,7 @@ mod init;
 mod objective;
 mod shapes;
 
-pub use batch::{Batch, Item};
+pub use batch::{Batch, Item, Words};
 pub use export::{export, write_blueprint};
 pub use fit::{Run, Schedule, Source, StepLog};
 pub use objective::{Learner, Objective, cross_entropy};

@@ -7,7 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::batch::{Batch, Tokens};
-use super::init::look_around;
+use super::init::{like_with_like, look_around};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
@@ -50,7 +50,7 @@ impl Objective {
 }
 
 impl Learner {
-    /// Random parameters, vision heads that look around; `classes` is the width of the dense truth.
+    /// Random parameters, but for heads that know where to look; `classes` is the width of the dense truth.
     pub fn new(config: &ModelConfig, classes: usize, device: &Device) -> Self {
         let width = config.text.hidden_size;
         let learner = Self {
@@ -59,7 +59,7 @@ impl Learner {
                 .init([config.text.vocab_size, width], device),
             auxiliary: Linear::new(width, classes, true, device),
         };
-        look_around(learner, &config.vision)
+        like_with_like(look_around(learner, &config.vision), &config.text)
     }
 
     /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
@@ -119,14 +119,30 @@ impl Learner {
         table.select(0, tokens.ids.clone()).reshape([b, t, width])
     }
 
+    /// What each picture token shows, read off by the auxiliary head and, where the batch names
+    /// words, by the output head: a picture token then lies near the words that describe it,
+    /// which is where the decoder looks for them.
     fn auxiliary_loss(&self, tokens: Tensor<3>, batch: &Batch) -> Option<Tensor<1>> {
-        let truth = batch.cells.clone()?;
-        let [b, m, _] = truth.dims();
-        let logits = self.auxiliary.forward(tokens);
-        // Binary cross-entropy of logits x and truth y, without overflow: max(x, 0) - x y + ln(1 + exp(-|x|)).
-        let loss = logits.clone().clamp_min(0.0) - logits.clone() * truth + logits.abs().neg().exp().log1p();
-        Some(loss.sum() / (b * m) as f64)
+        let seen = binary_cross_entropy(self.auxiliary.forward(tokens.clone()), batch.cells.clone()?);
+        let Some((ids, marks)) = batch.words.clone() else { return Some(seen) };
+        let [b, m, width] = tokens.dims();
+        let [_, _, words] = marks.dims();
+        let rows = self.embed_tokens.val().select(0, ids);
+        let normed = self.model.language_model.final_norm(tokens, &());
+        let logits = normed.reshape([b * m, width]).matmul(rows.transpose()).reshape([b, m, words]);
+        Some(seen + binary_cross_entropy(logits, marks))
     }
+}
+
+/// Binary cross-entropy of logits `x` and truth `y`, summed over classes and averaged over cells,
+/// without overflow: `max(x, 0) - x y + ln(1 + exp(-|x|))`.
+///
+/// # Shapes
+/// - `logits`, `truth`: `[B, M, classes]`
+fn binary_cross_entropy(logits: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
+    let [b, m, _] = truth.dims();
+    let loss = logits.clone().clamp_min(0.0) - logits.clone() * truth + logits.abs().neg().exp().log1p();
+    loss.sum() / (b * m) as f64
 }
 
 /// Weighted mean of `-ln softmax(logits)[target]`.

@@ -9,12 +9,12 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as RawTokenizer};
 
-use super::batch::Item;
+use super::batch::{Item, Words};
 use super::fit::Source;
 use crate::config::{ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
 use crate::data::draw::{CELL_CLASSES, cells, centers};
 use crate::data::rng::Rng;
-use crate::data::scene::Thing;
+use crate::data::scene::{Color, Shape, Size, Texture, Thing, Tone};
 use crate::data::synth::{Sample, Sampler};
 use crate::error::{Error, Result};
 use crate::image::patches::preprocess;
@@ -185,6 +185,41 @@ pub fn request(sample: &Sample, mut rng: Option<&mut Rng>) -> Result<Request> {
     Request::new(sample.prompt.clone(), &elements, prompt_type)
 }
 
+/// Kinds of description, in this order: colours, shapes, sizes, textures, tones.
+const DESCRIPTIONS: usize =
+    Color::ALL.len() + Shape::ALL.len() + Size::ALL.len() + Texture::ALL.len() + Tone::ALL.len();
+
+/// Tokens that describe something, with the index of what they describe: each word after a space,
+/// at the start of a quotation and in the plural, where the tokenizer has it as one token.
+fn words(tokenizer: &Tokenizer) -> Vec<(usize, u32)> {
+    let words = Color::ALL.map(Color::word).into_iter().chain(Shape::ALL.map(Shape::word));
+    let words = words.chain(Size::ALL.map(Size::word)).chain(Texture::ALL.map(Texture::word));
+    let forms = |word: &str| [format!(" {word}"), word.to_owned(), format!(" {word}s")];
+    words
+        .chain(Tone::ALL.map(Tone::word))
+        .enumerate()
+        .flat_map(|(index, word)| {
+            forms(word).into_iter().filter_map(move |form| Some((index, tokenizer.single(&form).ok()?)))
+        })
+        .collect()
+}
+
+/// Which of `words` describe each cell, from the truth of [`cells`].
+fn describe(covered: &[u8], words: &[(usize, u32)]) -> Vec<u8> {
+    let mut marks = Vec::with_capacity(covered.len() / CELL_CLASSES * words.len());
+    for cell in covered.chunks_exact(CELL_CLASSES) {
+        let mut true_here = [0u8; DESCRIPTIONS];
+        let (things, rest) = cell.split_at(Thing::COUNT);
+        for (thing, _) in things.iter().enumerate().filter(|(_, mark)| **mark > 0) {
+            true_here[thing % Color::ALL.len()] = 1;
+            true_here[Color::ALL.len() + thing / Color::ALL.len()] = 1;
+        }
+        true_here[DESCRIPTIONS - rest.len()..].copy_from_slice(rest);
+        marks.extend(words.iter().map(|(index, _)| true_here[*index]));
+    }
+    marks
+}
+
 /// Samples as training items: batches of step `n` are the samples `n * 2^20 ..`.
 pub struct Scenes<'a> {
     sampler: Sampler,
@@ -193,6 +228,7 @@ pub struct Scenes<'a> {
     scoring: &'a ScoringOptions,
     template: ChatTemplate,
     answers: AnswerTokens,
+    words: Vec<(usize, u32)>,
     seed: u64,
 }
 
@@ -206,6 +242,7 @@ impl<'a> Scenes<'a> {
             config: &blueprint.config,
             image: &blueprint.image,
             scoring: &blueprint.scoring,
+            words: words(&tokenizer),
             template: ChatTemplate::new(tokenizer, blueprint.config.tokens)?,
             answers,
             seed,
@@ -254,6 +291,10 @@ impl<'a> Scenes<'a> {
             targets: questions.iter().map(|question| question.1).collect(),
             weights: questions.iter().map(|question| question.2).collect(),
             rehearsed: REHEARSED,
+            words: Words {
+                ids: self.words.iter().map(|word| word.1).collect(),
+                marks: describe(&covered, &self.words),
+            },
             cells,
         })
     }
