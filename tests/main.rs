@@ -4,6 +4,7 @@
 mod cli;
 mod cli_batch;
 mod cli_misuse;
+mod cli_train;
 mod common;
 mod config;
 mod convert;

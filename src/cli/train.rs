@@ -1,84 +1,122 @@
 //! `imatch train`: a small model from scratch, in a run folder that survives interruption.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
+use super::input::read_file;
 use super::{json, print, progress};
 use crate::error::{Error, Result};
 use crate::train::{Blueprint, CLASSES, Learner, Run, Scenes, Schedule, StepLog, export, write_blueprint};
+
+/// Seed where none is given.
+const SEED: u64 = 1;
+
+/// Longest file of a run folder that is read back.
+const MAX_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// Start from random weights on synthetic scenes
     #[arg(long, required = true)]
     from_scratch: bool,
-    /// Run folder
+    /// Run folder: new or empty, except with --resume
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Continue the run in the folder
+    /// Continue the run in the folder with the options it was started with
     #[arg(long)]
     resume: bool,
-    /// Seed of weights and scenes
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Steps in which only the vision tower learns
-    #[arg(long, default_value_t = Schedule::shapes().see_steps)]
-    see_steps: usize,
-    /// Steps in all
-    #[arg(long, default_value_t = Schedule::shapes().steps)]
-    steps: usize,
-    /// Pictures per step while only seeing
-    #[arg(long, default_value_t = Schedule::shapes().see_batch, value_parser = at_least_one)]
-    see_batch: usize,
-    /// Pictures per step
-    #[arg(long, default_value_t = Schedule::shapes().batch, value_parser = at_least_one)]
-    batch: usize,
-    /// Peak learning rate
-    #[arg(long, default_value_t = Schedule::shapes().learning_rate)]
-    learning_rate: f64,
-    /// Steps between checkpoints
-    #[arg(long, default_value_t = Schedule::shapes().checkpoint_every, value_parser = at_least_one)]
-    checkpoint_every: usize,
+    #[arg(long, value_name = "N", help = or("Seed of weights and scenes", SEED))]
+    seed: Option<u64>,
+    #[arg(long, value_name = "N", help = or("Steps in which only the vision tower learns, in proportion to --steps", Schedule::shapes().see_steps))]
+    see_steps: Option<usize>,
+    #[arg(long, value_name = "N", help = or("Steps in all", Schedule::shapes().steps))]
+    steps: Option<usize>,
+    #[arg(long, value_name = "N", help = or("Pictures per step while only seeing", Schedule::shapes().see_batch))]
+    see_batch: Option<usize>,
+    #[arg(long, value_name = "N", help = or("Pictures per step", Schedule::shapes().batch))]
+    batch: Option<usize>,
+    #[arg(long, value_name = "X", help = or("Peak learning rate", Schedule::shapes().learning_rate))]
+    learning_rate: Option<f64>,
+    #[arg(long, value_name = "N", help = or("Steps of warm-up of each phase", Schedule::shapes().warmup))]
+    warmup: Option<usize>,
+    #[arg(long, value_name = "X", help = or("Decoupled weight decay", Schedule::shapes().weight_decay))]
+    weight_decay: Option<f64>,
+    #[arg(long, value_name = "X", help = or("Weight of the auxiliary loss", Schedule::shapes().auxiliary))]
+    auxiliary: Option<f64>,
+    #[arg(long, value_name = "N", help = or("Steps between checkpoints", Schedule::shapes().checkpoint_every))]
+    checkpoint_every: Option<usize>,
 }
 
-fn at_least_one(text: &str) -> std::result::Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("expected at least 1".into()),
-        Ok(value) => Ok(value),
-        Err(error) => Err(format!("{error}")),
+/// A help text with the default, in clap's own spelling.
+fn or(text: &str, default: impl std::fmt::Display) -> String {
+    format!("{text} [default: {default}]")
+}
+
+/// `run.json`: what a run was started with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Settings {
+    /// Version of the program.
+    imatch: String,
+    seed: u64,
+    schedule: Schedule,
+}
+
+impl Settings {
+    /// These settings where the flags say nothing else.
+    fn with(mut self, flags: &Flags) -> Self {
+        fn set<T: Copy>(value: &mut T, flag: Option<T>) {
+            *value = flag.unwrap_or(*value);
+        }
+        let Schedule {
+            see_steps,
+            steps,
+            see_batch,
+            batch,
+            learning_rate,
+            warmup,
+            weight_decay,
+            auxiliary,
+            checkpoint_every,
+        } = &mut self.schedule;
+        set(&mut self.seed, flags.seed);
+        set(see_steps, flags.see_steps);
+        set(steps, flags.steps);
+        set(see_batch, flags.see_batch);
+        set(batch, flags.batch);
+        set(learning_rate, flags.learning_rate);
+        set(warmup, flags.warmup);
+        set(weight_decay, flags.weight_decay);
+        set(auxiliary, flags.auxiliary);
+        set(checkpoint_every, flags.checkpoint_every);
+        self
     }
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let schedule = Schedule {
-        see_steps: flags.see_steps,
-        steps: flags.steps,
-        see_batch: flags.see_batch,
-        batch: flags.batch,
-        learning_rate: flags.learning_rate,
-        checkpoint_every: flags.checkpoint_every,
-        ..Schedule::shapes()
-    };
-    let blueprint = prepare(flags)?;
+    let (blueprint, Settings { seed, schedule, .. }) =
+        if flags.resume { resume(flags) } else { start(flags) }?;
     let device = Device::flex().autodiff();
-    device.seed(flags.seed);
-    let scenes = Scenes::new(&blueprint, flags.seed)?;
+    device.seed(seed);
+    let scenes = Scenes::new(&blueprint, seed)?;
     let learner = Learner::new(&blueprint.config, CLASSES, &device);
     let steps = schedule.steps as u64;
     let run = Run { dir: flags.out.clone(), config: &blueprint.config, schedule, device };
-    let mut log = metrics(&flags.out, run.next_step()?)?;
+    let path = flags.out.join("metrics.jsonl");
+    keep_steps(&path, run.next_step()?)?;
+    let failed = |error| Error::io(&path, error);
+    let mut log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
     let bar = progress(steps);
     let learner = run.train(learner, &scenes, |step| {
         bar.set_position(step.step as u64 + 1);
         if let Some(accuracy) = step.element_accuracy {
             bar.set_message(format!("elements {accuracy:.2}"));
         }
-        let line = json(step)?;
-        writeln!(log, "{line}").map_err(|error| Error::io(&flags.out, error))
+        log.write_all((json(step)? + "\n").as_bytes()).map_err(failed)
     })?;
     bar.finish_and_clear();
     let model = flags.out.join("model");
@@ -86,36 +124,65 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     print(&format!("{}", model.display()))
 }
 
-/// The run folder's blueprint: new, or the one that the run was started with.
-fn prepare(flags: &Flags) -> Result<Blueprint> {
-    let tokenizer = flags.out.join("tokenizer.json");
-    if flags.resume {
-        let bytes = fs::read(&tokenizer).map_err(|error| Error::io(&tokenizer, error))?;
-        return Blueprint::with_tokenizer(bytes);
+/// A new run folder.
+fn start(flags: &Flags) -> Result<(Blueprint, Settings)> {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let mut schedule = Schedule::shapes();
+    if let Some(steps) = flags.steps {
+        // In proportion, so that a short run sees and answers too.
+        schedule.see_steps = (schedule.see_steps as u128 * steps as u128 / schedule.steps as u128) as usize;
     }
-    if tokenizer.exists() {
+    let settings = Settings { imatch: version, seed: SEED, schedule }.with(flags);
+    settings.schedule.validate()?;
+    let out = &flags.out;
+    if !is_free(out)? {
         return Err(Error::input(format!(
-            "{} holds a run already; add --resume to continue it or choose another folder",
+            "{} is not empty; add --resume to continue a run or choose another folder",
+            out.display()
+        )));
+    }
+    let blueprint = Blueprint::shapes(settings.seed)?;
+    write_blueprint(&blueprint, out)?;
+    let path = out.join("run.json");
+    fs::write(&path, json(&settings)?).map_err(|error| Error::io(&path, error))?;
+    Ok((blueprint, settings))
+}
+
+/// Whether a folder is empty or not there.
+fn is_free(folder: &Path) -> Result<bool> {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(Error::io(folder, error)),
+    }
+}
+
+/// The run in a folder, with the tokenizer that it was started with.
+fn resume(flags: &Flags) -> Result<(Blueprint, Settings)> {
+    let path = flags.out.join("run.json");
+    let started: Settings = serde_json::from_slice(&read_file(&path, MAX_BYTES)?)
+        .map_err(|error| Error::input(format!("{} is no run", path.display())).with_source(error))?;
+    started.schedule.validate()?;
+    if started.clone().with(flags) != started {
+        return Err(Error::input(format!(
+            "the run in {} was started with other options; leave them out or choose another folder",
             flags.out.display()
         )));
     }
-    let blueprint = Blueprint::shapes(flags.seed)?;
-    write_blueprint(&blueprint, &flags.out)?;
-    let path = flags.out.join("run.json");
-    let record = serde_json::json!({ "imatch": env!("CARGO_PKG_VERSION"), "seed": flags.seed });
-    fs::write(&path, record.to_string()).map_err(|error| Error::io(&path, error))?;
-    Ok(blueprint)
+    let tokenizer = read_file(&flags.out.join("tokenizer.json"), MAX_BYTES)?;
+    Ok((Blueprint::with_tokenizer(tokenizer)?, started))
 }
 
-/// The log, cut back to the steps that the checkpoint knows of.
-fn metrics(dir: &Path, next_step: usize) -> Result<File> {
-    let path = dir.join("metrics.jsonl");
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let kept: String = text
-        .lines()
-        .filter(|line| serde_json::from_str::<StepLog>(line).is_ok_and(|log| log.step < next_step))
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    fs::write(&path, kept).map_err(|error| Error::io(&path, error))?;
-    OpenOptions::new().append(true).open(&path).map_err(|error| Error::io(&path, error))
+/// Cuts the log back to the steps that the checkpoint knows of.
+fn keep_steps(path: &Path, next_step: usize) -> Result<()> {
+    let failed = |error| Error::io(path, error);
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.map_err(failed)?,
+    };
+    let is_kept = |line: &&str| {
+        line.ends_with('\n') && serde_json::from_str::<StepLog>(line).is_ok_and(|log| log.step < next_step)
+    };
+    let kept: usize = text.split_inclusive('\n').take_while(is_kept).map(str::len).sum();
+    OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(kept as u64)).map_err(failed)
 }

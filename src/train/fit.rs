@@ -54,6 +54,40 @@ impl Schedule {
         }
     }
 
+    /// Checks what types cannot say.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::error::Kind::Input), naming what is zero, negative or not finite, and for
+    /// more steps of seeing than there are.
+    pub fn validate(&self) -> Result<()> {
+        for (name, count) in [
+            ("steps", self.steps),
+            ("see-batch", self.see_batch),
+            ("batch", self.batch),
+            ("checkpoint-every", self.checkpoint_every),
+        ] {
+            if count == 0 {
+                return Err(Error::input(format!("{name} is 0, expected at least 1")));
+            }
+        }
+        for (name, value, least) in [
+            ("learning-rate", self.learning_rate, f64::MIN_POSITIVE),
+            ("weight-decay", self.weight_decay, 0.0),
+            ("auxiliary", self.auxiliary, 0.0),
+        ] {
+            if !(value >= least && value.is_finite()) {
+                return Err(Error::input(format!("{name} is {value}, expected a positive number")));
+            }
+        }
+        if self.see_steps > self.steps {
+            let Self { see_steps, steps, .. } = self;
+            return Err(Error::input(format!(
+                "see-steps is {see_steps}, more than the {steps} steps in all"
+            )));
+        }
+        Ok(())
+    }
+
     /// Learning rate of a step: warm-up at the start of each phase, then a half cosine down to
     /// 2 % of the peak at the last step.
     pub fn learning_rate_at(&self, step: usize) -> f64 {
@@ -197,11 +231,25 @@ impl Run<'_> {
         self.dir.join("checkpoint")
     }
 
+    fn previous(&self) -> PathBuf {
+        self.dir.join("checkpoint.old")
+    }
+
+    /// A kill between the two renames of [`Self::save`] leaves the checkpoint under its second name.
+    fn recover(&self) -> Result<()> {
+        let (current, old) = (self.checkpoint(), self.previous());
+        if !current.exists() && old.exists() {
+            fs::rename(&old, &current).map_err(|error| Error::io(&old, error))?;
+        }
+        Ok(())
+    }
+
     /// The first step that the checkpoint in the run folder has not seen.
     ///
     /// # Errors
     /// Where there is a checkpoint that cannot be read.
     pub fn next_step(&self) -> Result<usize> {
+        self.recover()?;
         if self.checkpoint().exists() { Ok(self.state()?.next_step) } else { Ok(0) }
     }
 
@@ -214,6 +262,7 @@ impl Run<'_> {
     }
 
     fn restore(&self, learner: Learner) -> Result<(Learner, ModuleOptimizer, usize)> {
+        self.recover()?;
         let dir = self.checkpoint();
         let optimizer = self.optimizer();
         if !dir.exists() {
@@ -238,7 +287,7 @@ impl Run<'_> {
 
     /// Writes a checkpoint beside the old one and swaps the two by renaming.
     fn save(&self, learner: &Learner, optimizer: &ModuleOptimizer, next_step: usize) -> Result<()> {
-        let (new, old) = (self.dir.join("checkpoint.new"), self.dir.join("checkpoint.old"));
+        let (new, old) = (self.dir.join("checkpoint.new"), self.previous());
         remove(&new)?;
         fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;
         let failed = |error: burn::store::RecordError| {
