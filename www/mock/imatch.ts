@@ -110,8 +110,8 @@ export class Picture {
     );
     return {
       model: MODEL,
-      device: this.#device,
       ...scores(prompt, elements, this.#kind),
+      device: this.#device,
       timings_ms: { load: 412, image: 38.2, prefix: 61.7, questions: 24.4 },
     };
   }
