@@ -113,6 +113,7 @@ export class Picture {
       ...scores(prompt, elements, this.#kind),
       device: this.#device,
       timings_ms: { load: 412, image: 38.2, prefix: 61.7, questions: 24.4 },
+      scoring: {},
     };
   }
 

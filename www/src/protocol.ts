@@ -138,6 +138,8 @@ export interface ScoreResult {
   readonly elements: readonly ElementScore[];
   readonly device: string;
   readonly timings_ms: Readonly<Record<string, number>>;
+  /** The scoring options behind the numbers: a score without its scale and provenance is not a result. */
+  readonly scoring: Readonly<Record<string, unknown>>;
 }
 
 /** Page to worker. A picture is named by the id of the request that opened it. */
