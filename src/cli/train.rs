@@ -50,6 +50,8 @@ pub(super) struct Flags {
     auxiliary: Option<f64>,
     #[arg(long, value_name = "N", help = or("Steps between checkpoints", Schedule::shapes().checkpoint_every))]
     checkpoint_every: Option<usize>,
+    #[arg(long, value_name = "N", help = or("Shares of a step computed side by side, one thread each", Schedule::shapes().shards))]
+    shards: Option<usize>,
 }
 
 /// A help text with the default, in clap's own spelling.
@@ -82,6 +84,7 @@ impl Settings {
             weight_decay,
             auxiliary,
             checkpoint_every,
+            shards,
         } = &mut self.schedule;
         set(&mut self.seed, flags.seed);
         set(see_steps, flags.see_steps);
@@ -93,6 +96,7 @@ impl Settings {
         set(weight_decay, flags.weight_decay);
         set(auxiliary, flags.auxiliary);
         set(checkpoint_every, flags.checkpoint_every);
+        set(shards, flags.shards);
         self
     }
 }

@@ -35,9 +35,9 @@ pub enum Color {
 /// How big an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
-    /// Radius 0.080 to 0.090.
+    /// Radius 0.075 to 0.085.
     Small,
-    /// Radius 0.130 to 0.145.
+    /// Radius 0.115 to 0.125.
     Large,
 }
 
@@ -119,9 +119,9 @@ impl Size {
         ["small", "large"][self as usize]
     }
 
-    /// Smallest and largest radius; three large objects fit side by side in every shape.
+    /// Smallest and largest radius; large objects fit into neighbouring cells of the layout in every shape.
     pub const fn radii(self) -> (f32, f32) {
-        [(0.080, 0.090), (0.130, 0.145)][self as usize]
+        [(0.075, 0.085), (0.115, 0.125)][self as usize]
     }
 }
 

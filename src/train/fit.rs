@@ -6,9 +6,10 @@ use std::sync::mpsc::sync_channel;
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::store::ModuleRecord;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::batch::{Batch, Item};
 use super::objective::Learner;
@@ -36,6 +37,8 @@ pub struct Schedule {
     pub auxiliary: f64,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+    /// Shares of a step's pictures that are computed side by side, one thread each.
+    pub shards: usize,
 }
 
 impl Schedule {
@@ -51,6 +54,7 @@ impl Schedule {
             weight_decay: 0.01,
             auxiliary: 0.2,
             checkpoint_every: 250,
+            shards: 2,
         }
     }
 
@@ -65,6 +69,7 @@ impl Schedule {
             ("see-batch", self.see_batch),
             ("batch", self.batch),
             ("checkpoint-every", self.checkpoint_every),
+            ("shards", self.shards),
         ] {
             if count == 0 {
                 return Err(Error::input(format!("{name} is 0, expected at least 1")));
@@ -120,6 +125,20 @@ pub struct StepLog {
     pub learning_rate: f64,
 }
 
+impl StepLog {
+    /// The figures of a whole step from those of its shards.
+    fn sum(shards: &[Self]) -> Option<Self> {
+        let first = shards.first()?;
+        let sum = |of: fn(&Self) -> Option<f32>| of(first).map(|_| shards.iter().filter_map(of).sum());
+        Some(Self {
+            answer_loss: sum(|log| log.answer_loss),
+            element_accuracy: sum(|log| log.element_accuracy),
+            auxiliary_loss: sum(|log| log.auxiliary_loss),
+            ..first.clone()
+        })
+    }
+}
+
 /// A run folder with its learner.
 pub struct Run<'a> {
     /// Where checkpoints and logs go.
@@ -152,6 +171,7 @@ impl Run<'_> {
     ) -> Result<Learner> {
         let (mut learner, mut optimizer, first) = self.restore(learner)?;
         let schedule = &self.schedule;
+        let pools = self.pools()?;
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(2);
             scope.spawn(move || {
@@ -165,9 +185,8 @@ impl Run<'_> {
             });
             for step in first..schedule.steps {
                 let items = receiver.recv().map_err(|_| Error::internal("the data thread ended early"))??;
-                let batch = Batch::new(&items, self.config, &self.device)?;
                 let log;
-                (learner, log) = self.step(step, learner, &mut optimizer, &batch)?;
+                (learner, log) = self.step(step, learner, &mut optimizer, &items, &pools)?;
                 report(&log)?;
                 if (step + 1) % schedule.checkpoint_every == 0 || step + 1 == schedule.steps {
                     self.save(&learner, &optimizer, step + 1)?;
@@ -177,24 +196,70 @@ impl Run<'_> {
         })
     }
 
+    /// One thread for each shard. What runs in such a pool does not share its work with other
+    /// threads: small tensors gain more from whole shards side by side than from split products.
+    fn pools(&self) -> Result<Vec<ThreadPool>> {
+        let pool = |_| ThreadPoolBuilder::new().num_threads(1).build();
+        (0..self.schedule.shards)
+            .map(pool)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| Error::internal("cannot start a thread").with_source(error))
+    }
+
     fn step(
         &self,
         step: usize,
         learner: Learner,
         optimizer: &mut ModuleOptimizer,
-        batch: &Batch,
+        items: &[Item],
+        pools: &[ThreadPool],
     ) -> Result<(Learner, StepLog)> {
+        let shards = items.chunks(items.len().div_ceil(pools.len()).max(1));
+        let walked: Vec<Result<(GradientsParams, StepLog)>> = std::thread::scope(|scope| {
+            let walks: Vec<_> = shards
+                .zip(pools)
+                .map(|(shard, pool)| {
+                    // Leaves of its own: graphs that share a node are walked one after the other.
+                    let learner = learner.clone().fork(&self.device);
+                    let share = shard.len() as f32 / items.len() as f32;
+                    scope.spawn(move || pool.install(|| self.walk(step, &learner, shard, share)))
+                })
+                .collect();
+            let died = || Error::internal(format!("step {step} died; the last checkpoint is intact"));
+            walks.into_iter().map(|walk| walk.join().unwrap_or_else(|_| Err(died()))).collect()
+        });
+        let mut gradients = GradientsAccumulator::new();
+        let mut logs = Vec::with_capacity(walked.len());
+        for shard in walked {
+            let (shard, log) = shard?;
+            gradients.accumulate(&learner, shard);
+            logs.push(log);
+        }
+        let log = StepLog::sum(&logs).ok_or_else(|| Error::internal("a step needs items"))?;
+        let learner = optimizer.step(log.learning_rate, learner, gradients.grads());
+        Ok((learner, log))
+    }
+
+    /// Gradients and figures of some of a step's items, both already weighed by their `share`.
+    fn walk(
+        &self,
+        step: usize,
+        learner: &Learner,
+        items: &[Item],
+        share: f32,
+    ) -> Result<(GradientsParams, StepLog)> {
+        let batch = Batch::new(items, self.config, &self.device)?;
         let (answer, auxiliary, element_accuracy) = if step < self.schedule.see_steps {
-            (None, Some(pollster::block_on(learner.see(batch))?), None)
+            (None, Some(pollster::block_on(learner.see(&batch))?), None)
         } else {
-            let objective = pollster::block_on(learner.answer(batch))?;
-            let accuracy = objective.element_accuracy(batch);
-            (Some(objective.answer), objective.auxiliary, Some(accuracy))
+            let objective = pollster::block_on(learner.answer(&batch))?;
+            let accuracy = objective.element_accuracy(&batch);
+            (Some(objective.answer), objective.auxiliary, Some(accuracy * share))
         };
-        let scalar = |loss: &burn::tensor::Tensor<1>| -> Result<f32> {
+        let scalar = |loss: &Tensor<1>| -> Result<f32> {
             let value: f32 = loss.clone().into_scalar();
             if value.is_finite() {
-                Ok(value)
+                Ok(value * share)
             } else {
                 Err(Error::internal(format!(
                     "the loss of step {step} is {value}; the last checkpoint is intact"
@@ -214,9 +279,7 @@ impl Run<'_> {
             (Some(loss), None) | (None, Some(loss)) => loss,
             (None, None) => return Err(Error::internal("a step needs a loss")),
         };
-        let gradients = GradientsParams::from_grads(loss.backward(), &learner);
-        let learner = optimizer.step(log.learning_rate, learner, gradients);
-        Ok((learner, log))
+        Ok((GradientsParams::from_grads((loss * share).backward(), learner), log))
     }
 
     fn optimizer(&self) -> ModuleOptimizer {

@@ -7,7 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::batch::{Batch, Tokens};
-use super::init::{like_with_like, look_around};
+use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
@@ -50,7 +50,7 @@ impl Objective {
 }
 
 impl Learner {
-    /// Random parameters, but for heads that know where to look; `classes` is the width of the dense truth.
+    /// Random parameters, but for patches read in frequencies and keys that start as queries; `classes` is the width of the dense truth.
     pub fn new(config: &ModelConfig, classes: usize, device: &Device) -> Self {
         let width = config.text.hidden_size;
         let learner = Self {
@@ -59,7 +59,7 @@ impl Learner {
                 .init([config.text.vocab_size, width], device),
             auxiliary: Linear::new(width, classes, true, device),
         };
-        like_with_like(look_around(learner, &config.vision), &config.text)
+        like_with_like(frequencies(learner, &config.vision), &config.text)
     }
 
     /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
