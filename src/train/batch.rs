@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::config::ModelConfig;
+use crate::engine::plan::{Pack, packs};
 use crate::engine::prefix::shared_prefix;
 use crate::error::{Error, Result};
 use crate::image::patches::Patches;
@@ -37,39 +38,30 @@ pub struct Words {
     pub marks: Vec<u8>,
 }
 
-/// Token sequences of one length as tensors, short ones padded at their end.
-#[derive(Debug)]
-pub struct Tokens {
-    /// `[B * T]`.
-    pub ids: Tensor<1, Int>,
-    /// `B` and `T`.
-    pub size: [usize; 2],
-    /// Positions.
-    pub rotary: Rotary,
-    /// What each token sees, `[B, T, S]`.
-    pub mask: Tensor<3>,
-}
-
 /// Several items as tensors. All pictures share one grid.
 ///
-/// Legend: `B` items, `P` tokens of the longest prefix, `Q` questions of all items,
-/// `T` tokens of the longest question.
+/// Legend: `B` items, `S` sequences, `T` tokens of the longest one. A sequence is what the
+/// questions of an item share, the picture included, and the questions end to end behind it,
+/// each seeing the shared part and itself only, as the engine packs them.
 #[derive(Debug)]
 pub struct Batch {
     /// `[B, N, C * T * p * p]`.
     pub patches: Tensor<3>,
     /// Patches per column and row.
     pub grid_hw: [usize; 2],
-    /// What the questions of an item share, the picture included.
-    pub prefix: Tokens,
-    /// Index of the first picture token in a prefix.
-    pub image_start: usize,
-    /// The questions, each behind its item's prefix.
-    pub questions: Tokens,
-    /// The item of each question, `[Q]`.
+    /// `[S * T]`, short sequences padded at their end.
+    pub ids: Tensor<1, Int>,
+    /// `S` and `T`.
+    pub size: [usize; 2],
+    /// Positions.
+    pub rotary: Rotary,
+    /// What each token sees, `[S, T, T]`.
+    pub mask: Tensor<3>,
+    /// The item of each sequence, `[S]`.
     pub items: Tensor<1, Int>,
-    /// Rows of `[Q * T]` that learn an answer, `[R]`: the last token of each question first
-    /// (`R = Q` without rehearsal).
+    /// Index of the first picture token in a sequence.
+    pub image_start: usize,
+    /// Rows of `[S * T]` that learn an answer, `[R]`: the last token of each question first.
     pub answers: Tensor<1, Int>,
     /// The tokens to be answered, `[R]`.
     pub targets: Tensor<1, Int>,
@@ -83,11 +75,15 @@ pub struct Batch {
     pub words: Option<(Tensor<1, Int>, Tensor<3>)>,
 }
 
-/// Sequences before padding: tokens, positions, and how many cached tokens each sees.
-struct Row<'a> {
-    ids: &'a [u32],
+/// One sequence before padding.
+struct Sequence {
+    item: usize,
+    /// Tokens that all its questions see.
+    shared: usize,
+    /// The shared tokens and then the pack's.
+    ids: Vec<u32>,
     positions: Vec<[usize; 3]>,
-    past: usize,
+    pack: Pack,
 }
 
 impl Batch {
@@ -106,41 +102,46 @@ impl Batch {
             .position(|&id| id == config.tokens.image)
             .ok_or_else(|| Error::internal("a training sequence has no picture token"))?;
         let merge = config.vision.spatial_merge_size;
-        let mut prefixes = Vec::with_capacity(items.len());
-        let mut questions = Vec::new();
-        let mut elements = Vec::new();
-        let mut owners = Vec::new();
-        for (owner, item) in items.iter().enumerate() {
-            let past = shared_prefix(&item.sequences);
-            let ids = &item.sequences[0][..past];
-            let (positions, next) = token_positions(ids, config.tokens.image, [h / merge, w / merge]);
-            prefixes.push(Row { ids, positions, past: 0 });
-            for (index, (sequence, &target)) in item.sequences.iter().zip(&item.targets).enumerate() {
-                if index > 0 {
-                    elements.push((questions.len(), target));
-                }
-                let ids = &sequence[past..];
-                let positions = (next..next + ids.len()).map(|position| [position; 3]).collect();
-                questions.push(Row { ids, positions, past });
-                owners.push(owner as i32);
-            }
-        }
-        let prefix = Tokens::new(&prefixes, 0, config, device);
-        let lessons = lessons(items, &questions);
-        let questions = Tokens::new(&questions, prefix.size[1], config, device);
+        let sequences: Vec<Sequence> = items
+            .iter()
+            .enumerate()
+            .flat_map(|(index, item)| packed(index, item, config.tokens.image, [h / merge, w / merge]))
+            .collect();
+        let t = sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap_or(0);
+        let lessons = lessons(items, &sequences, t);
         let mean = lessons.iter().map(|lesson| lesson.weight).sum::<f32>() / lessons.len() as f32;
         let weights: Vec<f32> = lessons.iter().map(|lesson| lesson.weight / mean).collect();
+        let pad = |sequence: &Sequence| {
+            let ids = sequence.ids.iter().map(|&id| id as i32);
+            ids.chain(std::iter::repeat(0)).take(t).collect::<Vec<_>>()
+        };
+        let positions: Vec<Vec<[usize; 3]>> = sequences
+            .iter()
+            .map(|sequence| {
+                let mut positions = sequence.positions.clone();
+                positions.resize(t, [0; 3]);
+                positions
+            })
+            .collect();
+        let mask: Vec<f32> = sequences.iter().flat_map(|sequence| sequence.mask(t)).collect();
         Ok(Self {
             patches: stack(items, device),
             grid_hw: [h, w],
-            prefix,
+            ids: ints(sequences.iter().flat_map(pad).collect(), device),
+            size: [sequences.len(), t],
+            rotary: Rotary::for_tokens(&positions, &config.text, device),
+            mask: Tensor::from_data(TensorData::new(mask, [sequences.len(), t, t]), device),
+            items: ints(sequences.iter().map(|sequence| sequence.item as i32).collect(), device),
             image_start,
-            questions,
-            items: ints(owners, device),
             answers: ints(lessons.iter().map(|lesson| lesson.row as i32).collect(), device),
             targets: ints(lessons.iter().map(|lesson| lesson.target as i32).collect(), device),
             weights: Tensor::from_floats(weights.as_slice(), device),
-            elements,
+            elements: lessons
+                .iter()
+                .enumerate()
+                .filter(|(_, lesson)| lesson.is_element)
+                .map(|(row, lesson)| (row, lesson.target))
+                .collect(),
             cells: marks(items, |item| &item.cells, config, device),
             words: marks(items, |item| &item.words.marks, config, device)
                 .map(|marks| (ints(first.words.ids.iter().map(|&id| id as i32).collect(), device), marks)),
@@ -148,31 +149,37 @@ impl Batch {
     }
 }
 
-impl Tokens {
-    /// Pads rows to one length behind `cached` slots, of which each row sees its own `past`.
-    fn new(rows: &[Row<'_>], cached: usize, config: &ModelConfig, device: &Device) -> Self {
-        let (b, t) = (rows.len(), rows.iter().map(|row| row.ids.len()).max().unwrap_or(0));
-        let s = cached + t;
-        let mut ids = Vec::with_capacity(b * t);
-        let mut positions = Vec::with_capacity(b);
-        let mut mask = vec![HIDDEN; b * t * s];
-        for (row, plane) in rows.iter().zip(mask.chunks_exact_mut(t * s)) {
-            ids.extend(row.ids.iter().map(|&id| id as i32));
-            ids.resize(ids.len().next_multiple_of(t), 0);
-            let mut padded = row.positions.clone();
-            padded.resize(t, [0; 3]);
-            positions.push(padded);
-            for (token, seen) in plane.chunks_exact_mut(s).enumerate() {
-                seen[..row.past].fill(0.0);
-                seen[cached..=cached + token].fill(0.0);
-            }
+/// An item's questions behind what they share: one sequence, or several where they are long.
+fn packed(index: usize, item: &Item, image_token: u32, grid_hw: [usize; 2]) -> Vec<Sequence> {
+    let shared = shared_prefix(&item.sequences);
+    let prefix = &item.sequences[0][..shared];
+    let (positions, next) = token_positions(prefix, image_token, grid_hw);
+    packs(&item.sequences, shared, next)
+        .into_iter()
+        .map(|pack| Sequence {
+            item: index,
+            shared,
+            ids: [prefix, &pack.ids].concat(),
+            positions: [positions.as_slice(), &pack.positions].concat(),
+            pack,
+        })
+        .collect()
+}
+
+impl Sequence {
+    /// What each token sees, `[T, T]`; padding sees nothing and nothing sees it.
+    fn mask(&self, t: usize) -> Vec<f32> {
+        let mut mask = vec![HIDDEN; t * t];
+        let (shared, packed) = mask.split_at_mut(self.shared * t);
+        for (token, seen) in shared.chunks_exact_mut(t).enumerate() {
+            seen[..=token].fill(0.0);
         }
-        Self {
-            ids: ints(ids, device),
-            size: [b, t],
-            rotary: Rotary::for_tokens(&positions, &config.text, device),
-            mask: Tensor::from_data(TensorData::new(mask, [b, t, s]), device),
+        let length = self.ids.len();
+        let rows = self.pack.mask(self.shared);
+        for (seen, row) in packed.chunks_exact_mut(t).zip(rows.chunks_exact(length)) {
+            seen[..length].copy_from_slice(row);
         }
+        mask
     }
 }
 
@@ -181,6 +188,7 @@ struct Lesson {
     row: usize,
     target: u32,
     weight: f32,
+    is_element: bool,
 }
 
 /// Weight of all rehearsals of a question together, beside its answer.
@@ -190,19 +198,21 @@ const REHEARSAL: f32 = 1.0;
 ///
 /// A model that starts from nothing learns faster when the answer is also asked for right
 /// behind the words it depends on: there it is one step of attention away from the picture.
-fn lessons(items: &[Item], questions: &[Row<'_>]) -> Vec<Lesson> {
-    let t = questions.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+fn lessons(items: &[Item], sequences: &[Sequence], t: usize) -> Vec<Lesson> {
     let (mut answers, mut rehearsals) = (Vec::new(), Vec::new());
-    let mut rows = questions.iter().enumerate();
-    for item in items {
-        for (question, (&target, &weight)) in item.targets.iter().zip(&item.weights).enumerate() {
-            let Some((index, row)) = rows.next() else { break };
-            let last = index * t + row.ids.len() - 1;
-            answers.push(Lesson { row: last, target, weight });
-            if question > 0 {
-                let n = item.rehearsed.min(row.ids.len()).saturating_sub(1);
+    for (start, sequence) in sequences.iter().enumerate().map(|(index, sequence)| (index * t, sequence)) {
+        let item = &items[sequence.item];
+        for (question, answer) in sequence.pack.questions.clone().zip(&sequence.pack.answers) {
+            let (target, weight) = (item.targets[question], item.weights[question]);
+            let last = start + sequence.shared + answer;
+            let is_element = question > 0;
+            answers.push(Lesson { row: last, target, weight, is_element });
+            if is_element {
+                let length = item.sequences[question].len() - sequence.shared;
+                let n = item.rehearsed.min(length).saturating_sub(1);
                 let weight = weight * REHEARSAL / n.max(1) as f32;
-                rehearsals.extend((1..=n).map(|back| Lesson { row: last - back, target, weight }));
+                let again = |back| Lesson { row: last - back, target, weight, is_element: false };
+                rehearsals.extend((1..=n).map(again));
             }
         }
     }

@@ -220,7 +220,7 @@ impl Run<'_> {
                 .zip(pools)
                 .map(|(shard, pool)| {
                     // Leaves of its own: graphs that share a node are walked one after the other.
-                    let learner = learner.clone().fork(&self.device);
+                    let learner = learner.valid().train();
                     let share = shard.len() as f32 / items.len() as f32;
                     scope.spawn(move || pool.install(|| self.walk(step, &learner, shard, share)))
                 })

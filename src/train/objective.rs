@@ -6,7 +6,7 @@ use burn::nn::Initializer;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::batch::{Batch, Tokens};
+use super::batch::Batch;
 use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
 use crate::error::Result;
@@ -73,33 +73,24 @@ impl Learner {
     /// Answers every question of a batch.
     pub async fn answer(&self, batch: &Batch) -> Result<Objective> {
         let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
-        let [b, t] = batch.prefix.size;
-        let [_, m, width] = features.tokens.dims();
-        let rows = self.embed(&batch.prefix);
+        let [s, t] = batch.size;
+        let of = |features: Tensor<3>| features.select(0, batch.items.clone());
+        let picture = of(features.tokens.clone());
+        let [_, m, width] = picture.dims();
+        let rows = self.embed_tokens.val().select(0, batch.ids.clone()).reshape([s, t, width]);
         let (start, end) = (batch.image_start, batch.image_start + m);
-        let embeds = Tensor::cat(
-            vec![rows.clone().narrow(1, 0, start), features.tokens.clone(), rows.narrow(1, end, t - end)],
-            1,
-        );
-        debug_assert_eq!(embeds.dims(), [b, t, width], "the picture fills its placeholders");
-        let prefix = DecoderInput {
+        let embeds =
+            Tensor::cat(vec![rows.clone().narrow(1, 0, start), picture, rows.narrow(1, end, t - end)], 1);
+        let deepstack: Vec<_> = features.deepstack.into_iter().map(of).collect();
+        let input = DecoderInput {
             embeds,
-            rotary: batch.prefix.rotary.clone(),
-            mask: batch.prefix.mask.clone(),
-            deepstack: Some((&features.deepstack, start)),
+            rotary: batch.rotary.clone(),
+            mask: batch.mask.clone(),
+            deepstack: Some((&deepstack, start)),
             cache: None,
         };
-        let (_, cache) = self.model.language_model.forward(prefix, &()).await?;
-        let questions = DecoderInput {
-            embeds: self.embed(&batch.questions),
-            rotary: batch.questions.rotary.clone(),
-            mask: batch.questions.mask.clone(),
-            deepstack: None,
-            cache: Some(&cache.select(&batch.items)),
-        };
-        let (hidden, _) = self.model.language_model.forward(questions, &()).await?;
-        let [q, t, _] = hidden.dims();
-        let answers = hidden.reshape([q * t, width]).select(0, batch.answers.clone());
+        let (hidden, _) = self.model.language_model.forward(input, &()).await?;
+        let answers = hidden.reshape([s * t, width]).select(0, batch.answers.clone());
         let [r, _] = answers.dims();
         let normed = self.model.language_model.final_norm(answers.reshape([1, r, width]), &());
         let logits = normed.reshape([r, width]).matmul(self.embed_tokens.val().transpose());
@@ -108,15 +99,6 @@ impl Learner {
             auxiliary: self.auxiliary_loss(features.tokens, batch),
             logits,
         })
-    }
-
-    /// # Shapes
-    /// - output: `[B, T, D]`
-    fn embed(&self, tokens: &Tokens) -> Tensor<3> {
-        let table = self.embed_tokens.val();
-        let [b, t] = tokens.size;
-        let [_, width] = table.dims();
-        table.select(0, tokens.ids.clone()).reshape([b, t, width])
     }
 
     /// What each picture token shows, read off by the auxiliary head and, where the batch names
