@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::input::read_file;
 use super::{json, print, progress};
 use crate::error::{Error, Result};
-use crate::train::{Blueprint, CLASSES, Learner, Run, Scenes, Schedule, StepLog, export, write_blueprint};
+use crate::train::{
+    Blueprint, CELLS, CLASSES, Learner, Run, Scenes, Schedule, StepLog, export, write_blueprint,
+};
 
 /// Seed where none is given.
 const SEED: u64 = 1;
@@ -107,7 +109,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     let device = Device::flex().autodiff();
     device.seed(seed);
     let scenes = Scenes::new(&blueprint, seed)?;
-    let learner = Learner::new(&blueprint.config, CLASSES, &device);
+    let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &device);
     let steps = schedule.steps as u64;
     let run = Run { dir: flags.out.clone(), config: &blueprint.config, schedule, device };
     let path = flags.out.join("metrics.jsonl");

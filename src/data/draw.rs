@@ -1,7 +1,7 @@
 //! Scenes to pixels, and the dense truth per cell that an auxiliary training head learns from.
 
 use super::rng::mix;
-use super::scene::{Background, Lighting, Object, Scene, Shape, Size, Texture, Thing, Tone};
+use super::scene::{Background, Claim, Lighting, Object, Scene, Shape, Size, Texture, Thing, Tone};
 
 /// Samples per pixel and axis on the objects' edges.
 const SUPERSAMPLE: usize = 3;
@@ -185,6 +185,22 @@ pub fn centers(scene: &Scene, height: usize, width: usize) -> Vec<u8> {
         counts[cell_of(object.center, height, width) * Thing::COUNT + object.thing.index()] += 1;
     }
     counts
+}
+
+/// Where what a claim speaks of is: one mark per cell in which such an object has its centre, for
+/// the kind named first and then for the one named second (see [`Claim::concerns`]).
+///
+/// # Shapes
+/// - output: `[2 * height * width]`
+pub fn places(scene: &Scene, claim: &Claim, height: usize, width: usize) -> Vec<u8> {
+    let mut marks = vec![0; 2 * height * width];
+    for object in &scene.objects {
+        let home = cell_of(object.center, height, width);
+        for (plane, concerned) in claim.concerns(object).into_iter().enumerate() {
+            marks[plane * height * width + home] |= u8::from(concerned);
+        }
+    }
+    marks
 }
 
 /// The cell in which a point of the unit square lies.

@@ -35,9 +35,9 @@ pub enum Color {
 /// How big an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
-    /// Radius 0.075 to 0.085.
+    /// Radius 0.085 to 0.095.
     Small,
-    /// Radius 0.115 to 0.125.
+    /// Radius 0.125 to 0.140.
     Large,
 }
 
@@ -121,7 +121,7 @@ impl Size {
 
     /// Smallest and largest radius; large objects fit into neighbouring cells of the layout in every shape.
     pub const fn radii(self) -> (f32, f32) {
-        [(0.075, 0.085), (0.115, 0.125)][self as usize]
+        [(0.085, 0.095), (0.125, 0.140)][self as usize]
     }
 }
 
@@ -273,6 +273,22 @@ pub enum Claim {
     Texture(Texture),
     /// The background is this bright.
     Tone(Tone),
+}
+
+impl Claim {
+    /// Whether an object is of the kind that the claim names first, and of the kind that it names
+    /// second: only a place names two, a background none. Size and number take part in the first.
+    pub fn concerns(&self, object: &Object) -> [bool; 2] {
+        let is = |thing: Thing| object.thing == thing;
+        match *self {
+            Self::Shape(shape) => [object.thing.shape == shape, false],
+            Self::Color(color) => [object.thing.color == color, false],
+            Self::Thing(thing) | Self::Count(_, thing) => [is(thing), false],
+            Self::Size(size, thing) => [is(thing) && object.size == size, false],
+            Self::Place(first, _, second) => [is(first), is(second)],
+            Self::Texture(_) | Self::Tone(_) => [false; 2],
+        }
+    }
 }
 
 /// Least distance of centres along the axis of a relation that holds, as a fraction of the side.

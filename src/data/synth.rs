@@ -29,6 +29,8 @@ pub struct Sample {
     pub prompt_type: PromptType,
     /// Four to eight different elements, `red circle (color)`, and whether the picture shows each.
     pub elements: Vec<(String, bool)>,
+    /// What each element claims.
+    pub asked: Vec<Claim>,
     /// The overall label on [1, 5], see [`Description::score`]; it counts all claims, asked or not.
     pub score: f64,
     /// What the prompt asks for.
@@ -87,12 +89,15 @@ impl Sampler {
         let description = Description::random(&mut rng);
         let scene = depict(&description, &mut rng);
         let (prompt, prompt_type) = description.wording(&mut rng);
-        let elements = ask(&description, &scene, &mut rng);
+        let asked = ask(&description, &scene, &mut rng);
+        let elements =
+            asked.iter().map(|claim| (description.element(claim, &mut rng), scene.holds(claim))).collect();
         Sample {
             id: format!("{:016x}-{index:07}", self.seed),
             prompt,
             prompt_type,
             elements,
+            asked,
             score: description.score(&scene),
             rgb: draw(&scene, self.size),
             size: self.size,
@@ -103,14 +108,14 @@ impl Sampler {
 }
 
 /// Chooses the claims that become elements, so that yes and no are about as frequent in every category.
-fn ask(description: &Description, scene: &Scene, rng: &mut Rng) -> Vec<(String, bool)> {
+fn ask(description: &Description, scene: &Scene, rng: &mut Rng) -> Vec<Claim> {
     let mut claims = description.claims();
     rng.shuffle(&mut claims);
     let (mut asked, left): (Vec<Claim>, Vec<Claim>) =
         claims.into_iter().partition(|claim| rng.chance(share(claim, scene)));
     asked.extend(left.into_iter().take(ELEMENTS.start().saturating_sub(asked.len())));
     asked.truncate(*ELEMENTS.end());
-    asked.iter().map(|claim| (description.element(claim, rng), scene.holds(claim))).collect()
+    asked
 }
 
 /// How often a claim is asked for; found by counting labels over many samples.

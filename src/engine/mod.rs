@@ -13,6 +13,7 @@ pub mod prefix;
 mod processor;
 pub mod selftest;
 mod session;
+mod trace;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use web_time::Instant;
 
 pub use processor::{Processor, Question};
 pub use session::{Logits, Session};
+pub use trace::{Trace, TracedStage};
 
 use crate::error::{Error, Result};
 use crate::image::Picture;

@@ -98,6 +98,17 @@ impl Processor {
         Ok(questions)
     }
 
+    /// The complete input of one text about a picture of `n_image_tokens` tokens.
+    ///
+    /// # Errors
+    /// Where the text cannot be encoded or the sequence is longer than the model's positions;
+    /// the latter names `prompt`.
+    pub(super) fn sequence(&self, prompt: &str, text: &str, n_image_tokens: usize) -> Result<Vec<u32>> {
+        let token_ids = self.template.sequence(text, n_image_tokens)?;
+        check_length(prompt, token_ids.len(), self.config.text.max_position_embeddings)?;
+        Ok(token_ids)
+    }
+
     fn question(
         &self,
         request: &Request,
@@ -105,8 +116,7 @@ impl Processor {
         text: String,
         n_image_tokens: usize,
     ) -> Result<Question> {
-        let token_ids = self.template.sequence(&text, n_image_tokens)?;
-        check_length(&request.prompt, token_ids.len(), self.config.text.max_position_embeddings)?;
+        let token_ids = self.sequence(&request.prompt, &text, n_image_tokens)?;
         let answer_token_ids =
             if element.is_some() { self.answers.element().to_vec() } else { self.answers.overall() };
         Ok(Question { element, text, token_ids, answer_token_ids })

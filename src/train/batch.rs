@@ -27,6 +27,8 @@ pub struct Item {
     pub cells: Vec<u8>,
     /// Words that describe the picture's cells.
     pub words: Words,
+    /// Where each question's objects are, `[2 * M]` zeros and ones each; empty for no such lesson.
+    pub places: Vec<Vec<u8>>,
 }
 
 /// Tokens that name what is in a picture, and where it is.
@@ -73,6 +75,8 @@ pub struct Batch {
     pub cells: Option<Tensor<3>>,
     /// Tokens that describe cells, `[W]`, and which do, `[B, M, W]`, where the items carry them.
     pub words: Option<(Tensor<1, Int>, Tensor<3>)>,
+    /// Where the objects of each row's question are, `[R, 2 * M]`, where the items carry it.
+    pub places: Option<Tensor<2>>,
 }
 
 /// One sequence before padding.
@@ -145,6 +149,7 @@ impl Batch {
             cells: marks(items, |item| &item.cells, config, device),
             words: marks(items, |item| &item.words.marks, config, device)
                 .map(|marks| (ints(first.words.ids.iter().map(|&id| id as i32).collect(), device), marks)),
+            places: places(items, &lessons, device),
         })
     }
 }
@@ -189,6 +194,8 @@ struct Lesson {
     target: u32,
     weight: f32,
     is_element: bool,
+    /// The item and its question.
+    about: [usize; 2],
 }
 
 /// Weight of all rehearsals of a question together, beside its answer.
@@ -206,18 +213,27 @@ fn lessons(items: &[Item], sequences: &[Sequence], t: usize) -> Vec<Lesson> {
             let (target, weight) = (item.targets[question], item.weights[question]);
             let last = start + sequence.shared + answer;
             let is_element = question > 0;
-            answers.push(Lesson { row: last, target, weight, is_element });
+            let about = [sequence.item, question];
+            answers.push(Lesson { row: last, target, weight, is_element, about });
             if is_element {
                 let length = item.sequences[question].len() - sequence.shared;
                 let n = item.rehearsed.min(length).saturating_sub(1);
                 let weight = weight * REHEARSAL / n.max(1) as f32;
-                let again = |back| Lesson { row: last - back, target, weight, is_element: false };
+                let again = |back| Lesson { row: last - back, target, weight, is_element: false, about };
                 rehearsals.extend((1..=n).map(again));
             }
         }
     }
     answers.extend(rehearsals);
     answers
+}
+
+/// Where the objects of each lesson's question are.
+fn places(items: &[Item], lessons: &[Lesson], device: &Device) -> Option<Tensor<2>> {
+    let of = |lesson: &Lesson| items[lesson.about[0]].places.get(lesson.about[1]);
+    let marks: Vec<f32> = lessons.iter().filter_map(of).flatten().map(|&mark| f32::from(mark)).collect();
+    let width = marks.len() / lessons.len();
+    (width > 0).then(|| Tensor::from_data(TensorData::new(marks, [lessons.len(), width]), device))
 }
 
 fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {

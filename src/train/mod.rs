@@ -11,4 +11,4 @@ pub use batch::{Batch, Item, Words};
 pub use export::{export, write_blueprint};
 pub use fit::{Run, Schedule, Source, StepLog};
 pub use objective::{Learner, Objective, cross_entropy};
-pub use shapes::{Blueprint, CLASSES, SIDE, Scenes, request};
+pub use shapes::{Blueprint, CELLS, CLASSES, SIDE, Scenes, request};

@@ -21,6 +21,8 @@ pub struct Learner {
     pub embed_tokens: Param<Tensor<2>>,
     /// Reads the dense truth off each picture token; dropped on export.
     pub auxiliary: Linear,
+    /// Reads off each answer where in the picture its question's objects are; dropped on export.
+    pub locator: Linear,
 }
 
 /// The two parts of the loss and the logits behind the first.
@@ -50,14 +52,17 @@ impl Objective {
 }
 
 impl Learner {
+    /// `cells` is the number of picture tokens whose truth a question may ask for.
+    ///
     /// Random parameters, but for patches read in frequencies and keys that start as queries; `classes` is the width of the dense truth.
-    pub fn new(config: &ModelConfig, classes: usize, device: &Device) -> Self {
+    pub fn new(config: &ModelConfig, classes: usize, cells: usize, device: &Device) -> Self {
         let width = config.text.hidden_size;
         let learner = Self {
             model: VisionLanguageModel::new(config, device),
             embed_tokens: Initializer::Normal { mean: 0.0, std: 0.3 }
                 .init([config.text.vocab_size, width], device),
             auxiliary: Linear::new(width, classes, true, device),
+            locator: Linear::new(width, 2 * cells, true, device),
         };
         like_with_like(frequencies(learner, &config.vision), &config.text)
     }
@@ -93,10 +98,19 @@ impl Learner {
         let answers = hidden.reshape([s * t, width]).select(0, batch.answers.clone());
         let [r, _] = answers.dims();
         let normed = self.model.language_model.final_norm(answers.reshape([1, r, width]), &());
-        let logits = normed.reshape([r, width]).matmul(self.embed_tokens.val().transpose());
+        let normed = normed.reshape([r, width]);
+        let logits = normed.clone().matmul(self.embed_tokens.val().transpose());
+        let seen = self.auxiliary_loss(features.tokens, batch);
+        let located = batch
+            .places
+            .clone()
+            .map(|truth| binary_cross_entropy(self.locator.forward(normed).unsqueeze(), truth.unsqueeze()));
         Ok(Objective {
             answer: cross_entropy(logits.clone(), batch.targets.clone(), batch.weights.clone()),
-            auxiliary: self.auxiliary_loss(features.tokens, batch),
+            auxiliary: match (seen, located) {
+                (Some(seen), Some(located)) => Some(seen + located),
+                (seen, located) => seen.or(located),
+            },
             logits,
         })
     }

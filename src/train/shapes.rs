@@ -12,7 +12,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as RawTokenizer};
 use super::batch::{Item, Words};
 use super::fit::Source;
 use crate::config::{ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
-use crate::data::draw::{CELL_CLASSES, cells, centers};
+use crate::data::draw::{CELL_CLASSES, cells, centers, places};
 use crate::data::rng::Rng;
 use crate::data::scene::{Color, Shape, Size, Texture, Thing, Tone};
 use crate::data::synth::{Sample, Sampler};
@@ -23,6 +23,9 @@ use crate::text::{Category, ChatTemplate, Element, PromptType, Request, Tokenize
 
 /// Side of the pictures in pixels.
 pub const SIDE: usize = 96;
+
+/// Picture tokens of a training picture.
+pub const CELLS: usize = (SIDE / 32) * (SIDE / 32);
 
 /// Classes of the dense truth: what covers each cell, and what has its centre there.
 pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
@@ -302,6 +305,7 @@ impl<'a> Scenes<'a> {
         let mut rng = Rng::stream(self.seed ^ 0x5eed, index);
         let request = request(&sample, Some(&mut rng))?;
         let mut questions = vec![(
+            vec![0; 2 * h * w],
             request.overall_text(self.scoring.overall.question()),
             self.answers.levels[self.scoring.overall.level_scale()?.encode(sample.score)? - 1],
             OVERALL_WEIGHT,
@@ -310,8 +314,10 @@ impl<'a> Scenes<'a> {
             let mut elements: Vec<_> = request
                 .element_texts()
                 .zip(&sample.elements)
-                .map(|(text, (_, present))| {
-                    (text, if *present { self.answers.yes } else { self.answers.no }, 1.0)
+                .zip(&sample.asked)
+                .map(|((text, (_, present)), claim)| {
+                    let answer = if *present { self.answers.yes } else { self.answers.no };
+                    (places(&sample.scene, claim, h, w), text, answer, 1.0)
                 })
                 .collect();
             rng.shuffle(&mut elements);
@@ -319,19 +325,20 @@ impl<'a> Scenes<'a> {
         }
         let sequences = questions
             .iter()
-            .map(|(text, _, _)| self.template.sequence(text, h * w))
+            .map(|(_, text, _, _)| self.template.sequence(text, h * w))
             .collect::<Result<_>>()?;
         Ok(Item {
             patches,
             sequences,
-            targets: questions.iter().map(|question| question.1).collect(),
-            weights: questions.iter().map(|question| question.2).collect(),
+            targets: questions.iter().map(|question| question.2).collect(),
+            weights: questions.iter().map(|question| question.3).collect(),
             rehearsed: REHEARSED,
             words: Words {
                 ids: self.words.iter().map(|word| word.1).collect(),
                 marks: describe(&covered, &self.words),
             },
             cells,
+            places: questions.into_iter().map(|question| question.0).collect(),
         })
     }
 }

@@ -96,6 +96,16 @@ impl Engine {
         };
         open.await.map_err(thrown)
     }
+
+    /// Every stage of one question about a picture file, as [`engine::Trace`]: for comparisons of
+    /// this device with another implementation.
+    pub async fn trace(&self, bytes: Vec<u8>, text: String) -> std::result::Result<JsValue, JsValue> {
+        let trace = async {
+            let picture = decode(&bytes, &DecodeLimits::default())?;
+            plain(&self.engine.trace(&picture, &text).await?)
+        };
+        trace.await.map_err(thrown)
+    }
 }
 
 #[wasm_bindgen]
