@@ -19,4 +19,5 @@ mod scenes;
 mod score;
 mod text;
 mod tidy;
+mod train;
 mod weights;

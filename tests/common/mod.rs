@@ -26,7 +26,14 @@ pub(crate) struct Array {
 /// Every array of a safetensors fixture, by name, widened to 32 bits.
 #[track_caller]
 pub(crate) fn arrays(path: &str) -> BTreeMap<String, Array> {
-    let bytes = std::fs::read(golden(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    arrays_at(&golden(path))
+}
+
+/// The same of any safetensors file.
+#[track_caller]
+pub(crate) fn arrays_at(path: &Path) -> BTreeMap<String, Array> {
+    let path = path.display();
+    let bytes = std::fs::read(path.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{path}: {error}"));
     let widen = |dtype, bytes: &[u8]| -> Vec<f32> {
         let pairs = || bytes.as_chunks().0.iter().copied();
