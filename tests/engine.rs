@@ -16,7 +16,7 @@ use imatch::weights::{Bundle, Checkpoint, ConvertJob, DType, FileSource, convert
 use pollster::block_on;
 use serde_json::Value;
 
-use super::common::golden;
+use super::common::{F32_NATIVE, arrays, assert_close, golden};
 
 const MODELS: [&str; 2] = ["qwen3_vl_tied", "qwen3_vl_untied"];
 
@@ -58,6 +58,36 @@ fn ask(session: &mut Session, questions: &[Question]) -> Vec<Vec<f32>> {
 fn request(elements: usize) -> Request {
     let elements: Vec<String> = (0..elements).map(|n| format!("thing number {n} (object)")).collect();
     Request::new("a café sign with 12 green stars", &elements, None).unwrap()
+}
+
+#[test]
+fn traced_stages_are_those_of_transformers() {
+    let cases = cases();
+    for model in MODELS {
+        let engine = engine(&golden(model), OverallKind::Levels);
+        let expected = arrays(&format!("qwen3_vl_cases/{model}.safetensors"));
+        let mut compared = 0;
+        for (name, case) in cases["cases"].as_object().unwrap() {
+            let picture = picture(case["picture"].as_str().unwrap());
+            let trace = block_on(engine.trace(&picture, case["text"].as_str().unwrap())).unwrap();
+            for stage in cases["models"][model]["cases"][name]["stages"].as_array().unwrap() {
+                let stage = stage.as_str().unwrap();
+                let want = &expected[&format!("{name}.{stage}")];
+                let what = format!("{model} {name}: {stage}");
+                if stage == "logits" {
+                    let want: Vec<f32> =
+                        trace.answer_token_ids.iter().map(|id| want.data[*id as usize]).collect();
+                    assert_close(&what, &trace.logits, &want, F32_NATIVE);
+                } else {
+                    let traced = trace.stages.iter().find(|traced| traced.stage == stage).unwrap();
+                    assert!(traced.shape.ends_with(&want.shape), "{what}: shape {:?}", traced.shape);
+                    assert_close(&what, &traced.values, &want.data, F32_NATIVE);
+                }
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, expected.len(), "{model}: every array of the fixture is compared");
+    }
 }
 
 #[test]

@@ -238,8 +238,8 @@ fn the_stream_of_a_seed_stays_what_it_is() {
     assert_eq!(mix(0x9E37_79B9_7F4A_7C15), 0xE220_A839_7B1D_CDAF);
 }
 
-const PROMPT: &str = "three green triangles";
-const DIGEST: &str = "468f52cfcaf5585a6134b072b6c14c2ebfd1282db0caed5ec481068a9cb71908";
+const PROMPT: &str = "an image of three green triangles";
+const DIGEST: &str = "a491a9c0762ca6ac9f87c7ddeb0138709da15874e9d7cb63f847b3bc705981ce";
 
 #[test]
 fn cells_mark_what_covers_them_and_centers_count_objects() {

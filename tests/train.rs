@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Device;
 use imatch::data::draw::places;
-use imatch::data::scene::Claim;
+use imatch::data::scene::{Claim, Color, Shape, Size};
 use imatch::data::synth::Sampler;
 use imatch::engine::{Engine, Place, Question};
 use imatch::text::{Category, ChatTemplate, PromptType, Request, Tokenizer};
@@ -107,7 +107,16 @@ fn the_wording_around_an_element_is_two_tokens() {
     let tokenizer = Tokenizer::from_json(&blueprint.tokenizer).unwrap();
     let template = ChatTemplate::new(tokenizer, blueprint.config.tokens).unwrap();
     let encode = |text: &str| template.tokenizer().encode(text).unwrap();
-    let drawn = [Category::Object, Category::Color, Category::Shape, Category::Counting, Category::Spatial];
+    let drawn = [
+        Category::Object,
+        Category::Color,
+        Category::Shape,
+        Category::Attribute,
+        Category::Location,
+        Category::Counting,
+        Category::Spatial,
+        Category::Other,
+    ];
     for category in drawn {
         for prompt_type in [None, Some(PromptType::Real), Some(PromptType::Synthetic)] {
             let element = format!("red circle ({category})");
@@ -123,32 +132,88 @@ fn the_wording_around_an_element_is_two_tokens() {
 }
 
 #[test]
+fn words_that_end_in_punctuation_leave_the_wording_whole() {
+    let blueprint = Blueprint::shapes(SEED).unwrap();
+    let tokenizer = Tokenizer::from_json(&blueprint.tokenizer).unwrap();
+    let last = |words: &str| {
+        let request = Request::new("a circle", &[format!("{words} (color)")], None).unwrap();
+        let text = request.element_texts().next().unwrap();
+        *tokenizer.encode(&text).unwrap().last().unwrap()
+    };
+    let closing = last("circle");
+    assert_eq!(tokenizer.encode("\" shown? Yes or No?").unwrap(), [closing]);
+    for words in ["circle.", "circle!?", "a \"circle\"", "circle ", "12", "é", "red, ("] {
+        assert_eq!(last(words), closing, "{words:?}");
+    }
+}
+
+#[test]
+fn keys_start_as_the_first_query_that_reads_them() {
+    let blueprint = Blueprint::shapes(SEED).unwrap();
+    let folder = TempDir::new().unwrap();
+    let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &Device::flex());
+    export(&learner, &blueprint, folder.path()).unwrap();
+    let weights = arrays_at(&folder.path().join("model.safetensors"));
+    let text = &blueprint.config.text;
+    let group = text.num_attention_heads / text.num_key_value_heads;
+    let size = text.head_dim * text.hidden_size;
+    for layer in 0..text.num_hidden_layers {
+        let of =
+            |part: &str| &weights[&format!("model.language_model.layers.{layer}.self_attn.{part}.weight")];
+        let (query, key, value) = (of("q_proj"), of("k_proj"), of("v_proj"));
+        for head in 0..text.num_key_value_heads {
+            let key = &key.data[head * size..][..size];
+            assert_eq!(key, &query.data[head * group * size..][..size], "layer {layer}, head {head}");
+            assert_ne!(key, &query.data[(head * group + 1) * size..][..size], "queries of a group differ");
+            assert_ne!(key, &value.data[head * size..][..size]);
+        }
+    }
+}
+
+#[test]
 fn places_are_the_cells_of_what_a_claim_names() {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for sample in (0..400).map(|index| Sampler::new(SEED).sample(index)) {
         assert_eq!(sample.asked.len(), sample.elements.len(), "{}", sample.id);
-        for (claim, (_, present)) in sample.asked.iter().zip(&sample.elements) {
-            let marks = places(&sample.scene, claim, 3, 3);
-            let [first, second] = [&marks[..9], &marks[9..]].map(|plane| plane.iter().sum::<u8>() as usize);
-            match *claim {
-                Claim::Shape(_) | Claim::Color(_) | Claim::Thing(_) | Claim::Size(..) => {
-                    assert_eq!((first > 0, second), (*present, 0), "{}: {claim:?}", sample.id);
-                    *kinds.entry("one").or_default() += 1;
-                }
-                Claim::Count(count, _) => {
-                    // One object a cell.
-                    assert_eq!((first == count, second), (*present, 0), "{}: {claim:?}", sample.id);
-                    *kinds.entry("count").or_default() += 1;
-                }
-                Claim::Place(..) => {
-                    assert!(!present || (first > 0 && second > 0), "{}: {claim:?}", sample.id);
-                    *kinds.entry("place").or_default() += 1;
-                }
-                Claim::Texture(_) | Claim::Tone(_) => {
-                    assert_eq!((first, second), (0, 0));
-                    *kinds.entry("background").or_default() += 1;
+        for (claim, (words, present)) in sample.asked.iter().zip(&sample.elements) {
+            // Cells of the objects that the element's own words name, first and second.
+            let (kind, named): (_, Vec<&str>) = match claim {
+                Claim::Place(..) => (
+                    "place",
+                    words
+                        .split(" left of ")
+                        .flat_map(|part| part.split(" right of "))
+                        .flat_map(|part| part.split(" above "))
+                        .flat_map(|part| part.split(" below "))
+                        .collect(),
+                ),
+                Claim::Texture(_) | Claim::Tone(_) => ("background", vec![]),
+                Claim::Count(..) => ("count", vec![words]),
+                Claim::Shape(_) | Claim::Color(_) | Claim::Thing(_) | Claim::Size(..) => ("one", vec![words]),
+            };
+            let mut want = vec![0u8; 18];
+            for (plane, named) in named.iter().enumerate() {
+                let says =
+                    |word: &str| named.split([' ', '(']).any(|part| part.trim_end_matches('s') == word);
+                for object in &sample.scene.objects {
+                    let contradicts =
+                        |all: &[&str], own: &str| all.iter().any(|word| says(word)) && !says(own);
+                    let wrong = contradicts(&Color::ALL.map(Color::word), object.thing.color.word())
+                        || contradicts(&Shape::ALL.map(Shape::word), object.thing.shape.word())
+                        || contradicts(&Size::ALL.map(Size::word), object.size.word());
+                    let [x, y] = object.center.map(|at| (at * 3.0) as usize);
+                    want[9 * plane + 3 * y + x] |= u8::from(!wrong);
                 }
             }
+            assert_eq!(places(&sample.scene, claim, 3, 3), want, "{}: {words}", sample.id);
+            let first = want[..9].iter().sum::<u8>() as usize;
+            match *claim {
+                // One object a cell.
+                Claim::Count(count, _) => assert_eq!(first == count, *present, "{}: {words}", sample.id),
+                _ if kind == "one" => assert_eq!(first > 0, *present, "{}: {words}", sample.id),
+                _ => {}
+            }
+            *kinds.entry(kind).or_default() += 1;
         }
     }
     assert!(kinds.len() == 4 && kinds.values().all(|&count| count > 40), "{kinds:?}");

@@ -6,12 +6,27 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::batch::BatchFlags;
 use crate::engine::Processor;
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::image::decode::{DecodeLimits, decode};
 use crate::text::{OverallKind, PromptType, Request};
 use crate::weights::ModelFacts;
+
+/// What `score` and `prompt` are told: the same.
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    pub(super) model: ModelFlags,
+    #[command(flatten)]
+    pub(super) question: QuestionFlags,
+    #[command(flatten)]
+    pub(super) batch: BatchFlags,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// The model and how it is asked.
 #[derive(Debug, Clone, Args)]

@@ -33,9 +33,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Score a picture against its prompt, as a whole and element by element
-    Score(score::Flags),
+    Score(input::Flags),
     /// Show the exact model input of a score, without running the model
-    Prompt(prompt::Flags),
+    Prompt(input::Flags),
     /// Convert a Hugging Face folder to GGUF files with a manifest
     Convert(convert::Flags),
     /// Train a small model from scratch on synthetic scenes

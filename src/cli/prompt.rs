@@ -2,29 +2,15 @@
 
 use std::fmt::Write as _;
 
-use clap::Args;
 use serde::Serialize;
 
-use super::batch::{Batch, BatchFlags};
-use super::input::{ModelFlags, QuestionFlags};
+use super::batch::Batch;
+use super::input::Flags;
 use super::{json, print};
 use crate::engine::Processor;
 use crate::error::Result;
 use crate::image::Picture;
 use crate::text::Request;
-
-#[derive(Debug, Args)]
-pub(super) struct Flags {
-    #[command(flatten)]
-    model: ModelFlags,
-    #[command(flatten)]
-    question: QuestionFlags,
-    #[command(flatten)]
-    batch: BatchFlags,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
 
 /// The object of `prompt --json`; field order is part of the contract.
 #[derive(Serialize)]

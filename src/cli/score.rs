@@ -3,28 +3,13 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use clap::Args;
-
-use super::batch::{Batch, BatchFlags, Provenance};
-use super::input::{DeviceKind, ModelFlags, QuestionFlags};
+use super::batch::{Batch, Provenance};
+use super::input::{DeviceKind, Flags, ModelFlags};
 use super::{json, print, prompt};
 use crate::engine::{Engine, Place, selftest};
 use crate::error::{Error, Result};
 use crate::score::ScoreResult;
 use crate::weights::Bundle;
-
-#[derive(Debug, Args)]
-pub(super) struct Flags {
-    #[command(flatten)]
-    model: ModelFlags,
-    #[command(flatten)]
-    question: QuestionFlags,
-    #[command(flatten)]
-    batch: BatchFlags,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-}
 
 pub(super) async fn run(flags: &Flags) -> Result<()> {
     let place = place(flags.model.device)?;

@@ -17,7 +17,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of pictures
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// Seed: the same seed gives the same pictures and labels
     #[arg(long, default_value_t = 0)]
@@ -26,13 +26,13 @@ pub(super) struct Flags {
     #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u16).range(16..=2048))]
     size: u16,
     /// Number of noisy raters; none for the truth itself
-    #[arg(long, value_name = "N")]
-    raters: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    raters: Option<u16>,
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let sampler = Sampler::new(flags.seed).with_size(flags.size.into());
-    let raters = flags.raters.map(|count| Raters { count, spread: 0.5, flips: 0.05 });
+    let raters = flags.raters.map(|count| Raters { count: count.into(), spread: 0.5, flips: 0.05 });
     let bar = progress(flags.count);
     let mut records = Vec::new();
     for item in items(sampler, flags.count, raters) {

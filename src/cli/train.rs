@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::input::read_file;
+use super::input::{read_file, read_text};
 use super::{json, print, progress};
 use crate::error::{Error, Result};
 use crate::train::{
@@ -34,7 +34,7 @@ pub(super) struct Flags {
     resume: bool,
     #[arg(long, value_name = "N", help = or("Seed of weights and scenes", SEED))]
     seed: Option<u64>,
-    #[arg(long, value_name = "N", help = or("Steps in which only the vision tower learns, in proportion to --steps", Schedule::shapes().see_steps))]
+    #[arg(long, value_name = "N", help = or("Steps in which the vision tower learns to see, in proportion to --steps", Schedule::shapes().see_steps))]
     see_steps: Option<usize>,
     #[arg(long, value_name = "N", help = or("Steps in all", Schedule::shapes().steps))]
     steps: Option<usize>,
@@ -182,10 +182,10 @@ fn resume(flags: &Flags) -> Result<(Blueprint, Settings)> {
 /// Cuts the log back to the steps that the checkpoint knows of.
 fn keep_steps(path: &Path, next_step: usize) -> Result<()> {
     let failed = |error| Error::io(path, error);
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        text => text.map_err(failed)?,
-    };
+    if !path.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let text = read_text(path, MAX_BYTES)?;
     let is_kept = |line: &&str| {
         line.ends_with('\n') && serde_json::from_str::<StepLog>(line).is_ok_and(|log| log.step < next_step)
     };

@@ -11,7 +11,7 @@ const LINES: usize = 3;
 /// Farthest that any picture moves its objects from the middles of their cells, along each axis.
 const JITTER: f32 = 0.10;
 
-/// Least space between the circles around two objects.
+/// Least space between the circles around two objects that leave the middles of their cells.
 const SPACE: f32 = 0.015;
 
 /// Attempts at each object's jitter before it stays in the middle of its cell.

@@ -277,7 +277,7 @@ pub enum Claim {
 
 impl Claim {
     /// Whether an object is of the kind that the claim names first, and of the kind that it names
-    /// second: only a place names two, a background none. Size and number take part in the first.
+    /// second: only a place names two, a background none. A size counts, a number does not.
     pub fn concerns(&self, object: &Object) -> [bool; 2] {
         let is = |thing: Thing| object.thing == thing;
         match *self {

@@ -65,6 +65,11 @@ impl Session {
         &self.picture_sha256
     }
 
+    /// Number of tokens that the picture takes in a sequence.
+    pub(super) fn n_image_tokens(&self) -> usize {
+        self.grid[0] * self.grid[1]
+    }
+
     /// Answers a request: the overall question and one per element.
     ///
     /// # Errors
@@ -72,7 +77,7 @@ impl Session {
     /// not finite, and when `observer` stops.
     pub async fn score(&mut self, request: &Request, observer: &impl Observer) -> Result<ScoreResult> {
         let engine = self.engine.clone();
-        let questions = engine.processor.questions(request, self.grid[0] * self.grid[1])?;
+        let questions = engine.processor.questions(request, self.n_image_tokens())?;
         let (logits, timings) = self.ask(&questions, observer).await?;
         let scoring = engine.processor.scoring();
         let Some((first, rest)) = logits.split_first() else {
@@ -207,7 +212,7 @@ impl Session {
             Ok(Tensor::from_data(data, &self.engine.device))
         };
         let Some(start) = picture else { return rows(ids) };
-        let end = start + self.grid[0] * self.grid[1];
+        let end = start + self.n_image_tokens();
         let mut parts = vec![self.features.tokens.clone()];
         if start > 0 {
             parts.insert(0, rows(&ids[..start])?);

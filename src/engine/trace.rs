@@ -60,11 +60,10 @@ impl Engine {
     pub async fn trace(self: &Arc<Self>, picture: &Picture, text: &str) -> Result<Trace> {
         let taps = Taps::default();
         let mut session = self.open(picture, &taps).await?;
-        let [rows, columns] = self.processor().merged(self.processor().grid_thw(picture)?);
         let question = Question {
             element: None,
             text: text.to_owned(),
-            token_ids: self.processor().sequence(text, text, rows * columns)?,
+            token_ids: self.processor().sequence(text, text, session.n_image_tokens())?,
             answer_token_ids: self.answer_ids.clone(),
         };
         let (mut logits, _) = session.ask(std::slice::from_ref(&question), &taps).await?;

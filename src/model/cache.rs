@@ -1,6 +1,6 @@
 //! Keys and values of a prefix that many questions share.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 /// Keys (already turned by their rotary positions) and values of every layer.
 ///
@@ -27,14 +27,5 @@ impl KvCache {
     pub fn truncated(&self, len: usize) -> Self {
         let cut = |x: &Tensor<4>| x.clone().narrow(2, 0, len);
         Self { layers: self.layers.iter().map(|(key, value)| (cut(key), cut(value))).collect() }
-    }
-
-    /// One cache for each of `sequences`, any of the cached ones as often as wanted.
-    ///
-    /// # Shapes
-    /// - `sequences`: `[B']`, each below `B`
-    pub fn select(&self, sequences: &Tensor<1, Int>) -> Self {
-        let pick = |x: &Tensor<4>| x.clone().select(0, sequences.clone());
-        Self { layers: self.layers.iter().map(|(key, value)| (pick(key), pick(value))).collect() }
     }
 }

@@ -27,7 +27,7 @@ pub struct Item {
     pub cells: Vec<u8>,
     /// Words that describe the picture's cells.
     pub words: Words,
-    /// Where each question's objects are, `[2 * M]` zeros and ones each; empty for no such lesson.
+    /// Where each question's objects are, `[2 * M]` zeros and ones for every question or no question.
     pub places: Vec<Vec<u8>>,
 }
 
@@ -94,10 +94,21 @@ impl Batch {
     /// Puts items together on a device.
     ///
     /// # Errors
-    /// When there is no item, when grids differ or when a sequence has no picture.
+    /// When there is no item, when grids differ, when an item's lists differ in length or when a
+    /// sequence has no picture.
     pub fn new(items: &[Item], config: &ModelConfig, device: &Device) -> Result<Self> {
         let first = items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
         let [_, h, w] = first.patches.grid_thw;
+        for item in items {
+            let asked = item.sequences.len();
+            let uneven = item.targets.len() != asked || item.weights.len() != asked;
+            let places = if first.places.is_empty() { 0 } else { asked };
+            if asked == 0 || uneven || item.places.len() != places {
+                return Err(Error::internal(
+                    "an item needs questions, and each a target, a weight and places",
+                ));
+            }
+        }
         if items.iter().any(|item| item.patches.grid_thw != first.patches.grid_thw) {
             return Err(Error::internal("the pictures of a batch must share one grid"));
         }

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::blueprint::Blueprint;
 use super::objective::Learner;
-use super::shapes::Blueprint;
 use crate::error::{Error, Result};
 use crate::weights::layout::hf_shape;
 use crate::weights::names::{EMBEDDING, to_hf};
@@ -22,11 +22,12 @@ pub fn write_blueprint(blueprint: &Blueprint, folder: &Path) -> Result<()> {
     write(folder, "tokenizer.json", &blueprint.tokenizer)
 }
 
-/// Writes the whole model; the auxiliary head stays behind.
+/// Writes the whole model; the heads that only training needs stay behind.
 ///
 /// # Errors
-/// When a file cannot be written.
+/// When a parameter is not finite or a file cannot be written.
 pub fn export(learner: &Learner, blueprint: &Blueprint, folder: &Path) -> Result<()> {
+    check_finite(learner)?;
     write_blueprint(blueprint, folder)?;
     let table = learner.embed_tokens.val();
     let shape = table.dims().to_vec();
@@ -41,6 +42,20 @@ pub fn export(learner: &Learner, blueprint: &Blueprint, folder: &Path) -> Result
         })
         .chain(std::iter::once((to_hf(EMBEDDING), shape, table.as_slice())));
     write(folder, "model.safetensors", &safetensors::write_f32(tensors)?)
+}
+
+/// Refuses parameters that are not numbers, which only a learning rate far too high leads to.
+///
+/// # Errors
+/// [`Kind::Input`](crate::error::Kind::Input), naming the parameter.
+pub(super) fn check_finite(learner: &Learner) -> Result<()> {
+    match stored(learner, true).iter().find(|parameter| parameter.values.iter().any(|v| !v.is_finite())) {
+        Some(parameter) => Err(Error::input(format!(
+            "{} is no longer finite; start again with a lower learning rate",
+            parameter.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {

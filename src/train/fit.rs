@@ -1,6 +1,7 @@
 //! The training loop: deterministic, checkpointed, resumable.
 
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
@@ -12,97 +13,11 @@ use burn::tensor::{Device, Tensor};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::batch::{Batch, Item};
+use super::export::check_finite;
 use super::objective::Learner;
+use super::schedule::Schedule;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-
-/// How long and how fast.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Schedule {
-    /// Steps in which only the vision tower learns, from the auxiliary loss.
-    pub see_steps: usize,
-    /// Steps in all.
-    pub steps: usize,
-    /// Pictures per step while seeing.
-    pub see_batch: usize,
-    /// Pictures per step while answering.
-    pub batch: usize,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Steps of linear warm-up at the start of each of the two phases.
-    pub warmup: usize,
-    /// Decoupled weight decay of `AdamW`.
-    pub weight_decay: f64,
-    /// Weight of the auxiliary loss beside the answers' loss.
-    pub auxiliary: f64,
-    /// Steps between checkpoints.
-    pub checkpoint_every: usize,
-    /// Shares of a step's pictures that are computed side by side, one thread each.
-    pub shards: usize,
-}
-
-impl Schedule {
-    /// The demo model's: some three hours on two cores.
-    pub fn shapes() -> Self {
-        Self {
-            see_steps: 4000,
-            steps: 9000,
-            see_batch: 16,
-            batch: 24,
-            learning_rate: 1.5e-3,
-            warmup: 100,
-            weight_decay: 0.01,
-            auxiliary: 0.2,
-            checkpoint_every: 250,
-            shards: 2,
-        }
-    }
-
-    /// Checks what types cannot say.
-    ///
-    /// # Errors
-    /// [`Kind::Input`](crate::error::Kind::Input), naming what is zero, negative or not finite, and for
-    /// more steps of seeing than there are.
-    pub fn validate(&self) -> Result<()> {
-        for (name, count) in [
-            ("steps", self.steps),
-            ("see-batch", self.see_batch),
-            ("batch", self.batch),
-            ("checkpoint-every", self.checkpoint_every),
-            ("shards", self.shards),
-        ] {
-            if count == 0 {
-                return Err(Error::input(format!("{name} is 0, expected at least 1")));
-            }
-        }
-        for (name, value, least) in [
-            ("learning-rate", self.learning_rate, f64::MIN_POSITIVE),
-            ("weight-decay", self.weight_decay, 0.0),
-            ("auxiliary", self.auxiliary, 0.0),
-        ] {
-            if !(value >= least && value.is_finite()) {
-                return Err(Error::input(format!("{name} is {value}, expected a positive number")));
-            }
-        }
-        if self.see_steps > self.steps {
-            let Self { see_steps, steps, .. } = self;
-            return Err(Error::input(format!(
-                "see-steps is {see_steps}, more than the {steps} steps in all"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Learning rate of a step: warm-up at the start of each phase, then a half cosine down to
-    /// 2 % of the peak at the last step.
-    pub fn learning_rate_at(&self, step: usize) -> f64 {
-        let since = if step < self.see_steps { step } else { step - self.see_steps };
-        let warm = ((since + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
-        let progress = step as f64 / self.steps.max(1) as f64;
-        let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-        self.learning_rate * warm * (0.02 + 0.98 * cosine)
-    }
-}
 
 /// Where items come from: the items of a step depend on the step alone.
 pub trait Source: Sync {
@@ -150,6 +65,9 @@ pub struct Run<'a> {
     /// Where to compute, with automatic differentiation.
     pub device: Device,
 }
+
+/// Longest `state.json` that is read.
+const MAX_STATE: u64 = 1 << 20;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct State {
@@ -225,8 +143,8 @@ impl Run<'_> {
                     scope.spawn(move || pool.install(|| self.walk(step, &learner, shard, share)))
                 })
                 .collect();
-            let died = || Error::internal(format!("step {step} died; the last checkpoint is intact"));
-            walks.into_iter().map(|walk| walk.join().unwrap_or_else(|_| Err(died()))).collect()
+            // A panic has been said when it happened; it goes on from here.
+            walks.into_iter().map(|walk| walk.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
         let mut gradients = GradientsAccumulator::new();
         let mut logs = Vec::with_capacity(walked.len());
@@ -261,8 +179,8 @@ impl Run<'_> {
             if value.is_finite() {
                 Ok(value * share)
             } else {
-                Err(Error::internal(format!(
-                    "the loss of step {step} is {value}; the last checkpoint is intact"
+                Err(Error::input(format!(
+                    "the loss of step {step} is {value}; start again with a lower learning rate"
                 )))
             }
         };
@@ -318,10 +236,18 @@ impl Run<'_> {
 
     fn state(&self) -> Result<State> {
         let path = self.checkpoint().join("state.json");
+        let no_checkpoint = || Error::input(format!("{} is not a checkpoint", path.display()));
+        let metadata = fs::metadata(&path).map_err(|error| Error::io(&path, error))?;
+        if !metadata.is_file() || metadata.len() > MAX_STATE {
+            return Err(no_checkpoint());
+        }
         let text = fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        serde_json::from_slice(&text).map_err(|error| {
-            Error::input(format!("{} is not a checkpoint", path.display())).with_source(error)
-        })
+        let state: State =
+            serde_json::from_slice(&text).map_err(|error| no_checkpoint().with_source(error))?;
+        if state.next_step > self.schedule.steps {
+            return Err(no_checkpoint().with_source("it lies beyond the last step"));
+        }
+        Ok(state)
     }
 
     fn restore(&self, learner: Learner) -> Result<(Learner, ModuleOptimizer, usize)> {
@@ -350,6 +276,7 @@ impl Run<'_> {
 
     /// Writes a checkpoint beside the old one and swaps the two by renaming.
     fn save(&self, learner: &Learner, optimizer: &ModuleOptimizer, next_step: usize) -> Result<()> {
+        check_finite(learner)?;
         let (new, old) = (self.dir.join("checkpoint.new"), self.previous());
         remove(&new)?;
         fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;

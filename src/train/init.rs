@@ -81,8 +81,10 @@ impl ModuleMapper for LikeWithLike {
             self.query = Some((dims[1], values));
             return param;
         }
-        let is_key = self.path.ends_with(&["self_attn", "k_proj", "weight"]);
-        let Some((width, query)) = self.query.take().filter(|_| is_key) else { return param };
+        if !self.path.ends_with(&["self_attn", "k_proj", "weight"]) {
+            return param;
+        }
+        let Some((width, query)) = self.query.take() else { return param };
         let (group, head) = (self.group, self.head);
         let source = |column: usize| (column / head) * group * head + column % head;
         let rows = query.chunks_exact(width);

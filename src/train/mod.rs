@@ -1,14 +1,24 @@
 //! Training: native only, on top of everything that scores.
+//!
+//! ```text
+//! Scenes ── items ──> Batch ──> Learner ── loss, gradients ──> Run ── checkpoints ──> export
+//!   |                              |                             |
+//! Blueprint                  where it starts                  Schedule
+//! ```
 
 mod batch;
+mod blueprint;
 mod export;
 mod fit;
 mod init;
 mod objective;
-mod shapes;
+mod scenes;
+mod schedule;
 
 pub use batch::{Batch, Item, Words};
+pub use blueprint::{Blueprint, CELLS, SIDE};
 pub use export::{export, write_blueprint};
-pub use fit::{Run, Schedule, Source, StepLog};
+pub use fit::{Run, Source, StepLog};
 pub use objective::{Learner, Objective, cross_entropy};
-pub use shapes::{Blueprint, CELLS, CLASSES, SIDE, Scenes, request};
+pub use scenes::{CLASSES, Scenes};
+pub use schedule::Schedule;

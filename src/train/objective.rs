@@ -30,7 +30,7 @@ pub struct Learner {
 pub struct Objective {
     /// Mean cross-entropy of the answers, `[1]`.
     pub answer: Tensor<1>,
-    /// Mean over cells of the auxiliary binary cross-entropies, `[1]`.
+    /// The auxiliary binary cross-entropies: their mean over cells, and the locator's over rows, `[1]`.
     pub auxiliary: Option<Tensor<1>>,
     /// Logits over the vocabulary, `[R, V]`.
     pub logits: Tensor<2>,
@@ -52,9 +52,8 @@ impl Objective {
 }
 
 impl Learner {
-    /// `cells` is the number of picture tokens whose truth a question may ask for.
-    ///
-    /// Random parameters, but for patches read in frequencies and keys that start as queries; `classes` is the width of the dense truth.
+    /// Random parameters, but for patches read in frequencies and keys that start as queries.
+    /// `classes` is the width of the dense truth, `cells` the number of picture tokens.
     pub fn new(config: &ModelConfig, classes: usize, cells: usize, device: &Device) -> Self {
         let width = config.text.hidden_size;
         let learner = Self {
@@ -68,6 +67,7 @@ impl Learner {
     }
 
     /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
+    /// Of the decoder only the final norm and the words' rows of the embedding table take part.
     pub async fn see(&self, batch: &Batch) -> Result<Tensor<1>> {
         let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
         Ok(self

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { KINDS, launch, serve, watch } from './harness.mjs';
+import { KINDS, blank, launch, serve } from './harness.mjs';
 
 const WWW = fileURLToPath(new URL('../../www/', import.meta.url));
 const { samples } = JSON.parse(readFileSync(`${WWW}samples/samples.json`, 'utf8'));
@@ -39,11 +39,7 @@ if (KINDS.includes('real'))
 
     for (const device of ['cpu', 'gpu'])
       test(`on ${device} are those of the command line`, { timeout: 600_000 }, async () => {
-        const page = await browser.newPage();
-        const seen = watch(page);
-        const html = '<!doctype html><meta charset="utf-8"><title>devices</title><link rel="icon" href="data:,">';
-        await page.route(`${site.origin}/devices`, (route) => route.fulfill({ contentType: 'text/html', body: html }));
-        await page.goto(`${site.origin}/devices`);
+        const { page, seen } = await blank(browser, site);
         const asked = samples.slice(0, device === 'gpu' ? 2 : samples.length);
         const got = await page.evaluate(
           async ({ device, asked }) => {

@@ -81,6 +81,16 @@ export function watch(page) {
   return seen;
 }
 
+/** An empty page of the site, from which tests import what the site serves. */
+export async function blank(browser, site) {
+  const page = await browser.newPage();
+  const seen = watch(page);
+  const body = '<!doctype html><meta charset="utf-8"><title>blank</title><link rel="icon" href="data:,"><body></body>';
+  await page.route(`${site.origin}/blank`, (route) => route.fulfill({ contentType: 'text/html', body }));
+  await page.goto(`${site.origin}/blank`);
+  return { page, seen };
+}
+
 /** A page of its own context, opened at `path` once the model is there (or has failed to come). */
 export async function visit(browser, origin, path = '/', { wait = true, ...options } = {}) {
   const context = await browser.newContext({

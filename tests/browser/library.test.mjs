@@ -1,10 +1,8 @@
 // `import { probe, Evaluator } from 'imatch'` and <imatch-score>, used from a page of their own.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { KINDS, launch, serve, watch } from './harness.mjs';
+import { KINDS, blank, launch, serve } from './harness.mjs';
 
-const BLANK =
-  '<!doctype html><meta charset="utf-8"><title>embedder</title><link rel="icon" href="data:,"><body></body>';
 const MODEL = 'models/shapes/manifest.json';
 
 for (const kind of KINDS)
@@ -19,13 +17,7 @@ for (const kind of KINDS)
       await site?.close();
     });
 
-    async function embedder() {
-      const page = await browser.newPage();
-      const seen = watch(page);
-      await page.route(`${site.origin}/embedder`, (route) => route.fulfill({ contentType: 'text/html', body: BLANK }));
-      await page.goto(`${site.origin}/embedder`);
-      return { page, seen };
-    }
+    const embedder = () => blank(browser, site);
 
     test('probe reports and downloads nothing but the worker', async () => {
       const { page, seen } = await embedder();

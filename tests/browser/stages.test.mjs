@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { KINDS, launch, serve, watch } from './harness.mjs';
+import { KINDS, blank, launch, serve } from './harness.mjs';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const GOLDEN = `${ROOT}tests/golden/`;
@@ -64,17 +64,13 @@ if (KINDS.includes('real'))
           execFileSync(process.env.IMATCH_BINARY, args);
           const manifest = readFileSync(join(converted, 'manifest.json'), 'utf8');
 
-          const page = await browser.newPage();
-          const seen = watch(page);
-          const html = '<!doctype html><meta charset="utf-8"><title>stages</title><link rel="icon" href="data:,">';
+          const { page, seen } = await blank(browser, site);
           await page.route(`${site.origin}/stages/**`, (route) => {
             const [, kind, name = ''] = new URL(route.request().url()).pathname.slice(1).split('/');
             if (kind === 'module') return route.fulfill({ path: `${ROOT}www/pkg/${name}` });
             if (kind === 'model') return route.fulfill({ path: join(converted, name) });
-            if (kind === 'picture') return route.fulfill({ path: `${GOLDEN}qwen3_vl_cases/${name}` });
-            return route.fulfill({ contentType: 'text/html', body: html });
+            return route.fulfill({ path: `${GOLDEN}qwen3_vl_cases/${name}` });
           });
-          await page.goto(`${site.origin}/stages/page`);
 
           const cases = Object.entries(reference.cases).map(([name, { picture, text }]) => ({
             name,

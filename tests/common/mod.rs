@@ -32,8 +32,8 @@ pub(crate) fn arrays(path: &str) -> BTreeMap<String, Array> {
 /// The same of any safetensors file.
 #[track_caller]
 pub(crate) fn arrays_at(path: &Path) -> BTreeMap<String, Array> {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let path = path.display();
-    let bytes = std::fs::read(path.to_string()).unwrap_or_else(|error| panic!("{path}: {error}"));
     let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{path}: {error}"));
     let widen = |dtype, bytes: &[u8]| -> Vec<f32> {
         let pairs = || bytes.as_chunks().0.iter().copied();
