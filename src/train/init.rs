@@ -9,12 +9,12 @@ use burn::tensor::{Tensor, TensorData};
 use super::objective::Learner;
 use crate::config::{TextConfig, VisionConfig};
 
-/// Lightness, red against green, and blue against both, orthonormal: a grey background shows in
-/// the first only, so that the others see objects alone.
+/// What red, green and blue add to lightness, to red against green, and to blue against both,
+/// orthonormal: a grey background shows in the first only, so that the others see objects alone.
 const OPPONENT: [[f32; 3]; 3] = [
-    [0.577_350_26, 0.577_350_26, 0.577_350_26],
-    [0.707_106_77, -0.707_106_77, 0.0],
-    [-0.408_248_3, -0.408_248_3, 0.816_496_6],
+    [0.577_350_26, 0.707_106_77, -0.408_248_3],
+    [0.577_350_26, -0.707_106_77, -0.408_248_3],
+    [0.577_350_26, 0.0, 0.816_496_6],
 ];
 
 /// Makes the patch embedding a cosine transform (DCT-II), lowest frequencies first, of the three
@@ -109,13 +109,13 @@ impl Frequencies<'_> {
             gain * (PI * (at as f32 + 0.5) * frequency as f32 / side as f32).cos()
         };
         let mut weight = Vec::with_capacity(3 * frames * side * side * width);
-        for color in 0..3 {
+        for shares in OPPONENT {
             for _ in 0..frames {
                 for pixel in 0..side * side {
                     weight.extend((0..width).map(|feature| {
                         let [down, across] = waves[(feature / 3) % waves.len()];
                         let wave = cosine(down, pixel / side) * cosine(across, pixel % side);
-                        OPPONENT[feature % 3][color] * wave / frames as f32
+                        shares[feature % 3] * wave / frames as f32
                     }));
                 }
             }
