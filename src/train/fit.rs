@@ -118,7 +118,7 @@ impl Run<'_> {
     /// threads: small tensors gain more from whole shards side by side than from split products.
     fn pools(&self) -> Result<Vec<ThreadPool>> {
         let pool = |_| ThreadPoolBuilder::new().num_threads(1).build();
-        (0..self.schedule.shards)
+        (0..self.schedule.shards.min(self.schedule.batch.max(self.schedule.see_batch)))
             .map(pool)
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| Error::internal("cannot start a thread").with_source(error))

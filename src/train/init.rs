@@ -55,7 +55,10 @@ impl Path {
 /// A parameter with other values of the same shape.
 fn replaced<const D: usize>(param: Param<Tensor<D>>, values: Vec<f32>) -> Param<Tensor<D>> {
     let shape = param.lazy_shape();
-    param.map(|old| Tensor::from_data(TensorData::new(values, shape), &old.device()).require_grad())
+    param.map(|old| {
+        let new = Tensor::from_data(TensorData::new(values, shape), &old.device());
+        if old.is_require_grad() { new.require_grad() } else { new }
+    })
 }
 
 struct LikeWithLike {

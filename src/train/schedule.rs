@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 /// Most pictures of a step: the samples of two steps must not overlap.
 const MAX_BATCH: usize = 1 << 20;
 
-/// Most threads that a run starts.
+/// Most shares of a step, and threads that a run starts.
 const MAX_SHARDS: usize = 256;
 
 /// Largest factor that can mean anything.
@@ -75,7 +75,7 @@ impl Schedule {
         for (name, count, most) in [
             ("see-batch", self.see_batch, MAX_BATCH),
             ("batch", self.batch, MAX_BATCH),
-            ("shards", self.shards, self.batch.max(self.see_batch).min(MAX_SHARDS)),
+            ("shards", self.shards, MAX_SHARDS),
         ] {
             if count > most {
                 return Err(Error::input(format!("{name} is {count}, expected at most {most}")));
