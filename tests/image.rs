@@ -268,6 +268,7 @@ fn a_header_of_30000_by_30000_is_refused_before_decoding() {
     png.extend([side, side].concat());
     png.extend([8, 6, 0, 0, 0]);
     png.extend(crc32(&png[12..]).to_be_bytes());
+    assert_image_error(decode(&png, &limits), "30000x30000 pixels, more than the limit");
     png.extend(b"\0\0\0\0IDAT");
     png.extend(crc32(b"IDAT").to_be_bytes());
     assert_image_error(decode(&png, &limits), "30000x30000 pixels, more than the limit");

@@ -54,6 +54,11 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Picture> {
     let reader = Cursor::new(bytes);
     match ::image::guess_format(bytes) {
         Ok(ImageFormat::Png) => {
+            // The decoder makes room when it is made, which fails without a size where memory is
+            // addressed in 32 bits.
+            if let Some([width, height]) = png_size(bytes) {
+                check_size(width, height, limits)?;
+            }
             let mut memory = Limits::no_limits();
             memory.max_alloc = Some(MAX_METADATA_BYTES);
             read("PNG", PngDecoder::with_limits(reader, memory), is_grey_png(bytes), limits)
@@ -76,12 +81,7 @@ fn read<D: ImageDecoder>(
         |error: ImageError| Error::image(format!("cannot decode the {format} picture")).with_source(error);
     let mut decoder = decoder.map_err(failed)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > limits.max_pixels as u64 {
-        let most = limits.max_pixels;
-        return Err(Error::image(format!(
-            "the picture has {width}x{height} pixels, more than the limit of {most}"
-        )));
-    }
+    check_size(width, height, limits)?;
     let orientation = orientation(&mut decoder);
     let rgb = to_rgb(DynamicImage::from_decoder(decoder).map_err(failed)?, is_grey)?;
     if orientation == Orientation::NoTransforms {
@@ -92,6 +92,17 @@ fn read<D: ImageDecoder>(
     let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(orientation);
     Picture::new(image.width() as usize, image.height() as usize, image.into_bytes())
+}
+
+/// Refuses more pixels than the limit.
+fn check_size(width: u32, height: u32, limits: &DecodeLimits) -> Result<()> {
+    let most = limits.max_pixels;
+    if u64::from(width) * u64::from(height) > most as u64 {
+        return Err(Error::image(format!(
+            "the picture has {width}x{height} pixels, more than the limit of {most}"
+        )));
+    }
+    Ok(())
 }
 
 /// The orientation that the EXIF block asks for; a missing or malformed block asks for none.
@@ -143,6 +154,13 @@ fn on_white(colour: [u8; 3], alpha: u8) -> [u8; 3] {
         let rounded = sum + (0x80 << 7);
         ((((rounded >> 8) + rounded) >> 8) >> 7) as u8
     })
+}
+
+/// Width and height in a PNG's header: behind the signature of 8 bytes, the first chunk's length
+/// of 4 and its name of 4.
+fn png_size(bytes: &[u8]) -> Option<[u32; 2]> {
+    let side = |at: usize| bytes.get(at..)?.first_chunk().map(|side| u32::from_be_bytes(*side));
+    Some([side(16)?, side(20)?])
 }
 
 /// Whether a PNG's header says grey without an alpha channel.

@@ -19,7 +19,7 @@ use crate::image::decode::{DecodeLimits, decode};
 use crate::text::{PromptType, Request};
 use crate::weights::{Bundle, Manifest};
 
-pub use observer::AbortFlag;
+pub(crate) use observer::AbortFlag;
 use observer::WebObserver;
 use source::JsSource;
 
