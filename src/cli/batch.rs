@@ -5,11 +5,10 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::input::{read_file, read_picture, read_text};
+use super::input::{BatchFlags, read_file, read_picture, read_text};
 use super::{json, progress};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
@@ -24,16 +23,6 @@ const MAX_RESULTS: u64 = 1 << 30;
 
 /// How every line of results starts: the first field of [`Key`].
 const LINE_START: &[u8] = b"{\"img_path\":";
-
-#[derive(Debug, Clone, Args)]
-pub(super) struct BatchFlags {
-    /// Take pictures and questions from JSON lines: `img_path` (relative to the file), `prompt`, `elements`, `prompt_type`
-    #[arg(long, value_name = "IN.jsonl", requires = "out", conflicts_with_all = ["image", "prompt", "elements", "prompt_type"])]
-    batch: Option<PathBuf>,
-    /// Where the results of --batch go; what is there already is not done again
-    #[arg(long, value_name = "OUT.jsonl", requires = "batch")]
-    out: Option<PathBuf>,
-}
 
 /// One line of the list; other fields are passed over, as in records.
 #[derive(Debug, Clone, Deserialize)]

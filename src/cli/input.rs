@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::batch::BatchFlags;
 use crate::engine::Processor;
 use crate::error::{Error, Result};
 use crate::image::Picture;
@@ -57,6 +56,17 @@ pub(super) struct QuestionFlags {
     /// Where the prompt comes from
     #[arg(long, value_name = "real|synthetic", value_parser = parse_prompt_type)]
     prompt_type: Option<PromptType>,
+}
+
+/// Many pictures instead of one.
+#[derive(Debug, Clone, Args)]
+pub(super) struct BatchFlags {
+    /// Take pictures and questions from JSON lines: `img_path` (relative to the file), `prompt`, `elements`, `prompt_type`
+    #[arg(long, value_name = "IN.jsonl", requires = "out", conflicts_with_all = ["image", "prompt", "elements", "prompt_type"])]
+    pub(super) batch: Option<PathBuf>,
+    /// Where the results of --batch go; what is there already is not done again
+    #[arg(long, value_name = "OUT.jsonl", requires = "batch")]
+    pub(super) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

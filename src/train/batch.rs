@@ -31,6 +31,12 @@ pub struct Item {
     pub places: Vec<Vec<u8>>,
 }
 
+/// Where items come from: the items of a step depend on the step alone.
+pub trait Source: Sync {
+    /// The items of one step; `answer` says whether their questions will be asked.
+    fn items(&self, step: usize, count: usize, answer: bool) -> Result<Vec<Item>>;
+}
+
 /// Tokens that name what is in a picture, and where it is.
 #[derive(Debug, Clone, Default)]
 pub struct Words {

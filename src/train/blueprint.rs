@@ -10,7 +10,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as RawTokenizer};
 
-use super::scenes::questions;
+use super::asking::questions;
 use crate::config::{ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
 use crate::error::{Error, Result};
 use crate::score::ScoringOptions;

@@ -27,7 +27,7 @@ pub fn write_blueprint(blueprint: &Blueprint, folder: &Path) -> Result<()> {
 /// # Errors
 /// When a parameter is not finite or a file cannot be written.
 pub fn export(learner: &Learner, blueprint: &Blueprint, folder: &Path) -> Result<()> {
-    check_finite(learner)?;
+    learner.check_finite()?;
     write_blueprint(blueprint, folder)?;
     let table = learner.embed_tokens.val();
     let shape = table.dims().to_vec();
@@ -42,20 +42,6 @@ pub fn export(learner: &Learner, blueprint: &Blueprint, folder: &Path) -> Result
         })
         .chain(std::iter::once((to_hf(EMBEDDING), shape, table.as_slice())));
     write(folder, "model.safetensors", &safetensors::write_f32(tensors)?)
-}
-
-/// Refuses parameters that are not numbers, which only a learning rate far too high leads to.
-///
-/// # Errors
-/// [`Kind::Input`](crate::error::Kind::Input), naming the parameter.
-pub(super) fn check_finite(learner: &Learner) -> Result<()> {
-    match stored(learner, true).iter().find(|parameter| parameter.values.iter().any(|v| !v.is_finite())) {
-        Some(parameter) => Err(Error::input(format!(
-            "{} is no longer finite; start again with a lower learning rate",
-            parameter.name
-        ))),
-        None => Ok(()),
-    }
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {

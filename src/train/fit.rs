@@ -12,18 +12,11 @@ use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::batch::{Batch, Item};
-use super::export::check_finite;
+use super::batch::{Batch, Item, Source};
 use super::objective::Learner;
 use super::schedule::Schedule;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
-
-/// Where items come from: the items of a step depend on the step alone.
-pub trait Source: Sync {
-    /// The items of one step; `answer` says whether their questions will be asked.
-    fn items(&self, step: usize, count: usize, answer: bool) -> Result<Vec<Item>>;
-}
 
 /// What one step measured.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -276,7 +269,7 @@ impl Run<'_> {
 
     /// Writes a checkpoint beside the old one and swaps the two by renaming.
     fn save(&self, learner: &Learner, optimizer: &ModuleOptimizer, next_step: usize) -> Result<()> {
-        check_finite(learner)?;
+        learner.check_finite()?;
         let (new, old) = (self.dir.join("checkpoint.new"), self.previous());
         remove(&new)?;
         fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;

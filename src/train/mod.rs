@@ -6,6 +6,7 @@
 //! Blueprint                  where it starts                  Schedule
 //! ```
 
+mod asking;
 mod batch;
 mod blueprint;
 mod export;
@@ -15,10 +16,10 @@ mod objective;
 mod scenes;
 mod schedule;
 
-pub use batch::{Batch, Item, Words};
+pub use batch::{Batch, Item, Source, Words};
 pub use blueprint::{Blueprint, CELLS, SIDE};
 pub use export::{export, write_blueprint};
-pub use fit::{Run, Source, StepLog};
+pub use fit::{Run, StepLog};
 pub use objective::{Learner, Objective, cross_entropy};
 pub use scenes::{CLASSES, Scenes};
 pub use schedule::Schedule;

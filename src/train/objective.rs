@@ -9,8 +9,9 @@ use burn::tensor::{Device, Int, Tensor};
 use super::batch::Batch;
 use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
+use crate::weights::stored;
 
 /// The model together with what it needs only while it learns.
 #[derive(Module, Debug)]
@@ -113,6 +114,20 @@ impl Learner {
             },
             logits,
         })
+    }
+
+    /// Refuses parameters that are not numbers, which only a learning rate far too high leads to.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::error::Kind::Input), naming the parameter.
+    pub fn check_finite(&self) -> Result<()> {
+        match stored(self, true).iter().find(|parameter| parameter.values.iter().any(|v| !v.is_finite())) {
+            Some(parameter) => Err(Error::input(format!(
+                "{} is no longer finite; start again with a lower learning rate",
+                parameter.name
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// What each picture token shows, read off by the auxiliary head and, where the batch names

@@ -1,17 +1,17 @@
 //! Synthetic scenes as training items: questions with answers, and dense truth beside them.
 
-use super::batch::{Item, Words};
+use super::asking::request;
+use super::batch::{Item, Source, Words};
 use super::blueprint::{Blueprint, SIDE};
-use super::fit::Source;
 use crate::config::{ImageConfig, ModelConfig};
 use crate::data::draw::{CELL_CLASSES, cells, centers, places};
 use crate::data::rng::Rng;
 use crate::data::scene::{Color, Shape, Size, Texture, Thing, Tone};
-use crate::data::synth::{Sample, Sampler};
+use crate::data::synth::Sampler;
 use crate::error::Result;
 use crate::image::patches::preprocess;
 use crate::score::{AnswerTokens, ScoringOptions};
-use crate::text::{ChatTemplate, Request, Tokenizer};
+use crate::text::{ChatTemplate, Tokenizer};
 
 /// Classes of the dense truth: what covers each cell, and what has its centre there.
 pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
@@ -19,46 +19,12 @@ pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
 /// Most questions asked about one picture in one step; which ones changes from step to step.
 const QUESTIONS: usize = 8;
 
-/// Share of prompts whose type is not named in training.
-const UNTYPED: f32 = 0.33;
-
-/// Share of elements whose category is not named in training.
-const UNCATEGORISED: f32 = 0.15;
-
 /// Tokens from an element's closing quote to the end of its question: `" shown? Yes or No?`, one
 /// token of this tokenizer, and the template's tail.
 const REHEARSED: usize = 6;
 
 /// Weight of the overall question's loss beside an element's.
 const OVERALL_WEIGHT: f32 = 1.0;
-
-/// What is asked about a sample: its type and every category named, or now and then left
-/// out as people do when `rng` is given.
-fn request(sample: &Sample, mut rng: Option<&mut Rng>) -> Result<Request> {
-    let mut leave_out = |share| rng.as_mut().is_some_and(|rng| rng.chance(share));
-    let prompt_type = (!leave_out(UNTYPED)).then_some(sample.prompt_type);
-    let elements: Vec<String> = sample
-        .elements
-        .iter()
-        .map(|(element, _)| match element.rsplit_once(" (") {
-            Some((words, _)) if leave_out(UNCATEGORISED) => words.to_owned(),
-            _ => element.clone(),
-        })
-        .collect();
-    Request::new(sample.prompt.clone(), &elements, prompt_type)
-}
-
-/// Every question about the first `count` samples of a seed, the overall ones included.
-pub(super) fn questions(seed: u64, count: u64, scoring: &ScoringOptions) -> Result<Vec<String>> {
-    let sampler = Sampler::new(seed).with_size(1);
-    let mut questions = Vec::new();
-    for index in 0..count {
-        let request = request(&sampler.sample(index), Some(&mut Rng::stream(seed, index)))?;
-        questions.push(request.overall_text(scoring.overall.question()));
-        questions.extend(request.element_texts());
-    }
-    Ok(questions)
-}
 
 /// Kinds of description, in this order: colours, shapes, sizes, textures, tones.
 const DESCRIPTIONS: usize =
