@@ -148,6 +148,18 @@ fn words_that_end_in_punctuation_leave_the_wording_whole() {
 }
 
 #[test]
+fn a_learner_that_is_no_longer_finite_is_not_written() {
+    let blueprint = Blueprint::shapes(SEED).unwrap();
+    let folder = TempDir::new().unwrap();
+    let mut learner = Learner::new(&blueprint.config, CLASSES, CELLS, &Device::flex());
+    learner.check_finite().unwrap();
+    learner.embed_tokens = learner.embed_tokens.map(|table| table * f32::INFINITY);
+    let error = export(&learner, &blueprint, folder.path()).unwrap_err();
+    assert!(error.to_string().contains("embed_tokens is no longer finite"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn keys_start_as_the_first_query_that_reads_them() {
     let blueprint = Blueprint::shapes(SEED).unwrap();
     let folder = TempDir::new().unwrap();
