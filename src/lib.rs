@@ -21,7 +21,8 @@
 //! # Invariants
 //!
 //! 1. One model. Quantisation and adapters are properties of a parameter, not second layer types.
-//! 2. One asynchronous core; results are read back without blocking, and only `main.rs` waits.
+//! 2. One asynchronous core; results are read back without blocking, and only the command line
+//!    and training, both native, wait for it.
 //! 3. No model family, file format or prompt wording is named in `engine` or above.
 //! 4. Embedding table and output head never go to the device whole, only the rows that are read.
 //! 5. A picture is encoded once and the shared prefix runs once; all questions go through one

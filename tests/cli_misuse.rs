@@ -46,6 +46,9 @@ fn a_path_that_is_no_file_is_bad_input() {
         fail(&["score", "--model", &model, "--batch", folder, "--out", "out.jsonl"], 2, "not a file");
     }
     fail(&["synth", "--out", &image, "--count", "1"], 2, "wide.png");
+    fail(&["synth", "--out", "new", "--count", "0"], 2, "--count");
+    fail(&["synth", "--out", "new", "--raters", "0"], 2, "--raters");
+    fail(&["synth", "--out", "new", "--raters", "65000"], 2, "--raters");
     fail(&["convert", "--model", &model, "--quant", "f16", "--out", &image], 2, "wide.png");
     fail(&["train", "--from-scratch", "--out", &image], 2, "wide.png");
 }

@@ -93,6 +93,10 @@ fn patches_start_as_an_orthonormal_transform() {
         .collect();
     assert_eq!(rows.len(), features);
     for (a, left) in rows.iter().enumerate() {
+        // Grey is lightness and nothing else: the first of every three features.
+        let grey = (0..plane).map(|at| left[at] + left[plane + at] + left[2 * plane + at]);
+        let seen = grey.fold(0f32, |most, value| most.max(value.abs()));
+        assert_eq!(seen > 1e-3, a % 3 == 0, "feature {a} sees grey by {seen}");
         for (b, right) in rows.iter().enumerate() {
             let product: f32 = left.iter().zip(right).map(|(x, y)| x * y).sum();
             let want = if a == b { 1.0 } else { 0.0 };

@@ -25,7 +25,7 @@ pub(super) struct Flags {
     /// Side of the pictures in pixels
     #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u16).range(16..=2048))]
     size: u16,
-    /// Number of noisy raters; none for the truth itself
+    /// Number of noisy raters; leave it out for the truth itself
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     raters: Option<u16>,
 }

@@ -21,6 +21,9 @@ const SEED: u64 = 1;
 /// Longest file of a run folder that is read back.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// Longest log that is read back: some eight million steps.
+const MAX_LOG: u64 = 1 << 30;
+
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// Start from random weights on synthetic scenes
@@ -185,7 +188,7 @@ fn keep_steps(path: &Path, next_step: usize) -> Result<()> {
     if !path.try_exists().map_err(failed)? {
         return Ok(());
     }
-    let text = read_text(path, MAX_BYTES)?;
+    let text = read_text(path, MAX_LOG)?;
     let is_kept = |line: &&str| {
         line.ends_with('\n') && serde_json::from_str::<StepLog>(line).is_ok_and(|log| log.step < next_step)
     };

@@ -1,5 +1,5 @@
-//! What training minimises: cross-entropy at one position per question, and a dense
-//! auxiliary loss on the picture tokens where nothing is pretrained.
+//! What training minimises: cross-entropy where each question is answered (and rehearsed, from
+//! scratch), and dense auxiliary losses where nothing is pretrained.
 
 use burn::module::{Module, Param};
 use burn::nn::Initializer;
@@ -158,13 +158,13 @@ fn binary_cross_entropy(logits: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
 
 /// Weighted mean of `-ln softmax(logits)[target]`.
 ///
-/// The logits of row `q` were computed at the last token of question `q`, so the target is
-/// the token that follows it: the shift is in the choice of rows, not in the labels.
+/// The logits of a row were computed at the token before its target, a question's last one for an
+/// answer: the shift is in the choice of rows, not in the labels.
 ///
 /// # Shapes
-/// - `logits`: `[Q, V]`; `targets`, `weights`: `[Q]`
+/// - `logits`: `[R, V]`; `targets`, `weights`: `[R]`
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>) -> Tensor<1> {
-    let [q, _] = logits.dims();
-    let picked = log_softmax(logits, 1).gather(1, targets.reshape([q, 1])).reshape([q]);
+    let [r, _] = logits.dims();
+    let picked = log_softmax(logits, 1).gather(1, targets.reshape([r, 1])).reshape([r]);
     (picked * weights).mean().neg()
 }

@@ -88,7 +88,8 @@ impl Schedule {
         ] {
             if !(least..=MAX_FACTOR).contains(&value) {
                 return Err(Error::input(format!(
-                    "{name} is {value}, expected a positive number of at most {MAX_FACTOR}"
+                    "{name} is {value}, expected {} of at most {MAX_FACTOR}",
+                    if least > 0.0 { "a number above 0" } else { "0 or a number" }
                 )));
             }
         }
