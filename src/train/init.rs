@@ -21,8 +21,9 @@ const OPPONENT: [[f32; 3]; 3] = [
 /// opponent colours.
 ///
 /// A random embedding mixes a patch's 768 numbers into fewer before anything nonlinear can
-/// separate figure from ground. Measured on scenes of 96 by 96 pixels in patches of 16: after
-/// 14,000 pictures 95 % of shapes are named rightly with this start and 36 % with a random one.
+/// separate figure from ground. Measured on scenes of 96 by 96 pixels in patches of 16, one run
+/// each: after 6,400 pictures 78 % of shapes are named rightly with this start and 49 % with a
+/// random one, after 12,800 pictures 95 % and 89 %.
 pub(super) fn frequencies(learner: Learner, config: &VisionConfig) -> Learner {
     learner.map(&mut Frequencies { path: Path::default(), config })
 }
