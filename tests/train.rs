@@ -13,12 +13,21 @@ use imatch::weights::Bundle;
 use pollster::block_on;
 use tempfile::TempDir;
 
-use super::common::arrays_at;
+use super::common::{Array, arrays_at};
 
 const SEED: u64 = 5;
 
 /// Rounding of sums in another order.
 const SAME: f32 = 1e-4;
+
+/// A learner before its first step, as its exported weights.
+fn start() -> (Blueprint, BTreeMap<String, Array>) {
+    let blueprint = Blueprint::shapes(SEED).unwrap();
+    let folder = TempDir::new().unwrap();
+    let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &Device::flex());
+    export(&learner, &blueprint, folder.path()).unwrap();
+    (blueprint, arrays_at(&folder.path().join("model.safetensors")))
+}
 
 #[test]
 fn a_batch_answers_what_the_engine_answers() {
@@ -72,11 +81,7 @@ fn a_batch_answers_what_the_engine_answers() {
 
 #[test]
 fn patches_start_as_an_orthonormal_transform() {
-    let blueprint = Blueprint::shapes(SEED).unwrap();
-    let folder = TempDir::new().unwrap();
-    let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &Device::flex());
-    export(&learner, &blueprint, folder.path()).unwrap();
-    let weights = arrays_at(&folder.path().join("model.safetensors"));
+    let (_, weights) = start();
     let weight = &weights["model.visual.patch_embed.proj.weight"];
     // [features, colours, frames, rows, columns]; both frames of a picture are the same.
     let [features, colors, frames, side, _] = weight.shape[..] else { panic!("{:?}", weight.shape) };
@@ -165,11 +170,7 @@ fn a_learner_that_is_no_longer_finite_is_not_written() {
 
 #[test]
 fn keys_start_as_the_first_query_that_reads_them() {
-    let blueprint = Blueprint::shapes(SEED).unwrap();
-    let folder = TempDir::new().unwrap();
-    let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &Device::flex());
-    export(&learner, &blueprint, folder.path()).unwrap();
-    let weights = arrays_at(&folder.path().join("model.safetensors"));
+    let (blueprint, weights) = start();
     let text = &blueprint.config.text;
     let group = text.num_attention_heads / text.num_key_value_heads;
     let size = text.head_dim * text.hidden_size;

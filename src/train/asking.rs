@@ -12,10 +12,10 @@ const UNTYPED: f32 = 0.33;
 /// Share of elements whose category is not named in training.
 const UNCATEGORISED: f32 = 0.15;
 
-/// What is asked about a sample: its type and every category named, or now and then left
-/// out as people do when `rng` is given.
-pub(super) fn request(sample: &Sample, mut rng: Option<&mut Rng>) -> Result<Request> {
-    let mut leave_out = |share| rng.as_mut().is_some_and(|rng| rng.chance(share));
+/// What is asked about a sample; its type and the categories are now and then left out, as
+/// people do.
+pub(super) fn request(sample: &Sample, rng: &mut Rng) -> Result<Request> {
+    let mut leave_out = |share| rng.chance(share);
     let prompt_type = (!leave_out(UNTYPED)).then_some(sample.prompt_type);
     let elements: Vec<String> = sample
         .elements
@@ -33,7 +33,7 @@ pub(super) fn questions(seed: u64, count: u64, scoring: &ScoringOptions) -> Resu
     let sampler = Sampler::new(seed).with_size(1);
     let mut questions = Vec::new();
     for index in 0..count {
-        let request = request(&sampler.sample(index), Some(&mut Rng::stream(seed, index)))?;
+        let request = request(&sampler.sample(index), &mut Rng::stream(seed, index))?;
         questions.push(request.overall_text(scoring.overall.question()));
         questions.extend(request.element_texts());
     }

@@ -31,6 +31,15 @@ pub struct Item {
     pub places: Vec<Vec<u8>>,
 }
 
+impl Item {
+    /// Whether there are questions and every list has one entry for each.
+    fn is_even(&self, has_places: bool) -> bool {
+        let asked = self.sequences.len();
+        let places = if has_places { asked } else { 0 };
+        asked > 0 && [self.targets.len(), self.weights.len()] == [asked; 2] && self.places.len() == places
+    }
+}
+
 /// Where items come from: the items of a step depend on the step alone.
 pub trait Source: Sync {
     /// The items of one step; `answer` says whether their questions will be asked.
@@ -105,15 +114,8 @@ impl Batch {
     pub fn new(items: &[Item], config: &ModelConfig, device: &Device) -> Result<Self> {
         let first = items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
         let [_, h, w] = first.patches.grid_thw;
-        for item in items {
-            let asked = item.sequences.len();
-            let uneven = item.targets.len() != asked || item.weights.len() != asked;
-            let places = if first.places.is_empty() { 0 } else { asked };
-            if asked == 0 || uneven || item.places.len() != places {
-                return Err(Error::internal(
-                    "an item needs questions, and each a target, a weight and places",
-                ));
-            }
+        if !items.iter().all(|item| item.is_even(!first.places.is_empty())) {
+            return Err(Error::internal("an item needs questions, and each a target, a weight and places"));
         }
         if items.iter().any(|item| item.patches.grid_thw != first.patches.grid_thw) {
             return Err(Error::internal("the pictures of a batch must share one grid"));

@@ -113,7 +113,7 @@ impl<'a> Scenes<'a> {
             .flat_map(|(covered, centered)| covered.iter().chain(centered).map(|&mark| mark.min(1)))
             .collect();
         let mut rng = Rng::stream(self.seed ^ 0x5eed, index);
-        let request = request(&sample, Some(&mut rng))?;
+        let request = request(&sample, &mut rng)?;
         let level = self.scoring.overall.level_scale()?.encode(sample.score)?;
         let mut questions = vec![Asked {
             text: request.overall_text(self.scoring.overall.question()),

@@ -39,7 +39,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The demo model's: some 45 minutes on two cores.
+    /// The demo model's: an hour on two cores that were busy besides.
     pub fn shapes() -> Self {
         Self {
             see_steps: 2000,
