@@ -8,8 +8,8 @@ use imatch::data::scene::{Claim, Color, Shape, Size};
 use imatch::data::synth::Sampler;
 use imatch::engine::{Engine, Place, Question};
 use imatch::text::{Category, ChatTemplate, PromptType, Request, Tokenizer};
-use imatch::train::{Batch, Blueprint, CELLS, CLASSES, Learner, SIDE, Scenes, Source, export};
-use imatch::weights::Bundle;
+use imatch::train::{Asked, Batch, Blueprint, CELLS, CLASSES, Learner, Recipe, SIDE, Scenes, Source, export};
+use imatch::weights::{Bundle, ModelFacts};
 use pollster::block_on;
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ const SEED: u64 = 5;
 const SAME: f32 = 1e-4;
 
 /// A learner before its first step, as its exported weights.
-fn start() -> (Blueprint, BTreeMap<String, Array>) {
+fn start() -> (ModelFacts, BTreeMap<String, Array>) {
     let blueprint = Blueprint::shapes(SEED).unwrap();
     let folder = TempDir::new().unwrap();
     let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &Device::flex());
@@ -43,10 +43,10 @@ fn a_batch_answers_what_the_engine_answers() {
     let closed = [answers.levels.clone(), answers.element().to_vec()];
 
     // The samples that step 0 consists of; their prompts and questions differ in length.
-    let items = Scenes::new(&blueprint, SEED).unwrap().items(0, 4, true).unwrap();
-    let lengths: Vec<usize> = items.iter().map(|item| item.sequences[0].len()).collect();
+    let items = Scenes::new(&blueprint, Recipe::shapes(), SEED).unwrap().items(0, 4, true).unwrap();
+    let lengths: Vec<usize> = items.iter().map(|item| item.asked[0].ids.len()).collect();
     assert!(lengths.iter().any(|length| *length != lengths[0]), "prompts of one length test no padding");
-    let batch = Batch::new(&items, &blueprint.config, &device).unwrap();
+    let batch = Batch::new(&items.iter().collect::<Vec<_>>(), &blueprint.config, &device).unwrap();
     let objective = block_on(learner.answer(&batch)).unwrap();
     let [_, vocabulary] = objective.logits.dims();
     let logits: Vec<f32> = objective.logits.into_data().try_to_vec().unwrap();
@@ -56,7 +56,8 @@ fn a_batch_answers_what_the_engine_answers() {
     let mut row = 0;
     for (index, item) in items.iter().enumerate() {
         let picture = Sampler::new(SEED).with_size(SIDE).sample(index as u64).picture().unwrap();
-        for (question, (sequence, target)) in item.sequences.iter().zip(&item.targets).enumerate() {
+        for (question, Asked { ids: sequence, answer, .. }) in item.asked.iter().enumerate() {
+            let [(target, 1.0)] = answer.as_slice() else { panic!("{answer:?} is not one token") };
             assert_eq!(targets[row], *target as i32, "target of question {question} of item {index}");
             let ids = &closed[usize::from(question > 0)];
             assert!(ids.contains(target), "the target of question {question} answers it");

@@ -12,8 +12,9 @@ use super::input::{read_file, read_text};
 use super::{json, print, progress};
 use crate::error::{Error, Result};
 use crate::train::{
-    Blueprint, CELLS, CLASSES, Learner, Run, Scenes, Schedule, StepLog, export, write_blueprint,
+    Blueprint, CELLS, CLASSES, Learner, Recipe, Run, Scenes, Schedule, StepLog, export, write_facts,
 };
+use crate::weights::ModelFacts;
 
 /// Seed where none is given.
 const SEED: u64 = 1;
@@ -71,6 +72,7 @@ struct Settings {
     imatch: String,
     seed: u64,
     schedule: Schedule,
+    recipe: Recipe,
 }
 
 impl Settings {
@@ -87,9 +89,12 @@ impl Settings {
             learning_rate,
             warmup,
             weight_decay,
+            beta_2: _,
+            clip: _,
             auxiliary,
             checkpoint_every,
             shards,
+            micro_batch: _,
         } = &mut self.schedule;
         set(&mut self.seed, flags.seed);
         set(see_steps, flags.see_steps);
@@ -107,11 +112,11 @@ impl Settings {
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let (blueprint, Settings { seed, schedule, .. }) =
+    let (blueprint, Settings { seed, schedule, recipe, .. }) =
         if flags.resume { resume(flags) } else { start(flags) }?;
     let device = Device::flex().autodiff();
     device.seed(seed);
-    let scenes = Scenes::new(&blueprint, seed)?;
+    let scenes = Scenes::new(&blueprint, recipe, seed)?;
     let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &device);
     let steps = schedule.steps as u64;
     let run = Run { dir: flags.out.clone(), config: &blueprint.config, schedule, device };
@@ -134,14 +139,14 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
 }
 
 /// A new run folder.
-fn start(flags: &Flags) -> Result<(Blueprint, Settings)> {
+fn start(flags: &Flags) -> Result<(ModelFacts, Settings)> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut schedule = Schedule::shapes();
     if let Some(steps) = flags.steps {
         // In proportion, so that a short run sees and answers too.
         schedule.see_steps = (schedule.see_steps as u128 * steps as u128 / schedule.steps as u128) as usize;
     }
-    let settings = Settings { imatch: version, seed: SEED, schedule }.with(flags);
+    let settings = Settings { imatch: version, seed: SEED, schedule, recipe: Recipe::shapes() }.with(flags);
     settings.schedule.validate()?;
     let out = &flags.out;
     if !is_free(out)? {
@@ -151,7 +156,7 @@ fn start(flags: &Flags) -> Result<(Blueprint, Settings)> {
         )));
     }
     let blueprint = Blueprint::shapes(settings.seed)?;
-    write_blueprint(&blueprint, out)?;
+    write_facts(&blueprint, out)?;
     let path = out.join("run.json");
     fs::write(&path, json(&settings)?).map_err(|error| Error::io(&path, error))?;
     Ok((blueprint, settings))
@@ -167,7 +172,7 @@ fn is_free(folder: &Path) -> Result<bool> {
 }
 
 /// The run in a folder, with the tokenizer that it was started with.
-fn resume(flags: &Flags) -> Result<(Blueprint, Settings)> {
+fn resume(flags: &Flags) -> Result<(ModelFacts, Settings)> {
     let path = flags.out.join("run.json");
     let started: Settings = serde_json::from_slice(&read_file(&path, MAX_BYTES)?)
         .map_err(|error| Error::input(format!("{} is no run", path.display())).with_source(error))?;

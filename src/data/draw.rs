@@ -1,7 +1,7 @@
 //! Scenes to pixels, and the dense truth per cell that an auxiliary training head learns from.
 
 use super::rng::mix;
-use super::scene::{Background, Claim, Lighting, Object, Scene, Shape, Size, Texture, Thing, Tone};
+use super::scene::{Background, Claim, Object, Scene, Shape, Size, Texture, Thing, Tone};
 
 /// Samples per pixel and axis on the objects' edges.
 const SUPERSAMPLE: usize = 3;
@@ -102,12 +102,6 @@ fn backdrop(background: &Background, point: [f32; 2], pixel: f32) -> [f32; 3] {
     background.level.map(|level| level + background.depth * shade)
 }
 
-/// One level under the lighting, as [`Lighting`] defines it.
-fn light(lighting: &Lighting, level: f32) -> u8 {
-    let level = 128.0 + lighting.contrast * (lighting.gain * level - 128.0);
-    (255.0 * (level.clamp(0.0, 255.0) / 255.0).powf(lighting.gamma)).round() as u8
-}
-
 /// Mixes an object into an RGB plane of `size` by `size` pixels.
 fn paint(object: &Object, size: usize, plane: &mut [[f32; 3]]) {
     let corners = outline(object);
@@ -140,8 +134,7 @@ pub fn draw(scene: &Scene, size: usize) -> Vec<u8> {
     for object in &scene.objects {
         paint(object, size, &mut plane);
     }
-    let table: Vec<u8> =
-        (0..=1020u16).map(|quarter| light(&scene.lighting, f32::from(quarter) / 4.0)).collect();
+    let table = scene.lighting.table();
     plane.iter().flatten().map(|level| table[(level * 4.0).round().clamp(0.0, 1020.0) as usize]).collect()
 }
 

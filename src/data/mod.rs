@@ -11,6 +11,7 @@ pub mod evalmuse;
 pub mod export;
 mod json;
 mod layout;
+pub mod lighting;
 pub mod prompt;
 pub mod rng;
 pub mod scene;

@@ -2,6 +2,8 @@
 //!
 //! Lengths and positions are fractions of the picture's side, x to the right, y down.
 
+pub use super::lighting::Lighting;
+
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
@@ -229,17 +231,6 @@ pub struct Background {
     pub angle: f32,
     /// Seed of the speckles.
     pub seed: u64,
-}
-
-/// A change of every pixel that keeps hues: `255 (clamp(128 + contrast (gain v - 128)) / 255)^gamma`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lighting {
-    /// Factor on all levels, 0.85 to 1.15.
-    pub gain: f32,
-    /// Factor on the distance from the middle level, 0.88 to 1.12.
-    pub contrast: f32,
-    /// Exponent, 0.87 to 1.15.
-    pub gamma: f32,
 }
 
 /// Everything that [`super::draw::draw`] needs.

@@ -1,10 +1,12 @@
 //! Text: tokenizer, chat template, and the wording of the questions.
 
+mod element;
 mod questions;
 mod template;
 mod tokenizer;
 
-pub use questions::{Category, Element, Overall, OverallKind, PromptType, element, overall};
+pub use element::{Category, Element, PromptType};
+pub use questions::{Overall, OverallKind, Wording, element, overall};
 pub use template::{ChatTemplate, check_length};
 pub use tokenizer::Tokenizer;
 
@@ -24,6 +26,8 @@ pub struct Request {
     pub elements: Vec<Element>,
     /// Where the prompt comes from, when known.
     pub prompt_type: Option<PromptType>,
+    /// How questions are worded.
+    pub wording: Wording,
 }
 
 impl Request {
@@ -57,16 +61,16 @@ impl Request {
             }
         }
         let elements = elements.iter().map(|text| Element::parse(text)).collect::<Result<_>>()?;
-        Ok(Self { prompt, elements, prompt_type })
+        Ok(Self { prompt, elements, prompt_type, wording: Wording::default() })
     }
 
     /// The text of the overall question.
     pub fn overall_text(&self, kind: Overall<'_>) -> String {
-        overall(&self.prompt, self.prompt_type, kind)
+        self.wording.overall(&self.prompt, self.prompt_type, kind)
     }
 
     /// The texts of the elements' questions, in order.
     pub fn element_texts(&self) -> impl Iterator<Item = String> {
-        self.elements.iter().map(|part| element(&self.prompt, self.prompt_type, part))
+        self.elements.iter().map(|part| self.wording.element(&self.prompt, self.prompt_type, part))
     }
 }

@@ -9,17 +9,28 @@ use crate::error::{Error, Result};
 use crate::image::patches::Patches;
 use crate::model::{HIDDEN, Rotary, token_positions};
 
+/// One question with the answer that it teaches.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Its complete token sequence.
+    pub ids: Vec<u32>,
+    /// The tokens that answer it with the share of each; shares are positive and sum to one.
+    pub answer: Vec<(u32, f32)>,
+    /// Its part of the picture's loss: the parts of a picture's questions sum to one.
+    pub weight: f32,
+    /// Whether it is about an element, not the whole.
+    pub is_element: bool,
+    /// Where its objects are, `[2 * M]` zeros and ones; empty where nobody asks.
+    pub places: Vec<u8>,
+}
+
 /// One picture with its questions, ready for the model.
 #[derive(Debug, Clone)]
 pub struct Item {
     /// The picture.
     pub patches: Patches,
-    /// Each question's complete token sequence: the overall question, then elements.
-    pub sequences: Vec<Vec<u32>>,
-    /// The token that answers each question.
-    pub targets: Vec<u32>,
-    /// How much each question counts in the loss.
-    pub weights: Vec<f32>,
+    /// What is asked about it: at least one question.
+    pub asked: Vec<Asked>,
     /// Tokens at the end of each element question that learn the answer too, its last one
     /// included; 1 for nothing but the answer position.
     pub rehearsed: usize,
@@ -27,17 +38,6 @@ pub struct Item {
     pub cells: Vec<u8>,
     /// Words that describe the picture's cells.
     pub words: Words,
-    /// Where each question's objects are, `[2 * M]` zeros and ones for every question or no question.
-    pub places: Vec<Vec<u8>>,
-}
-
-impl Item {
-    /// Whether there are questions and every list has one entry for each.
-    fn is_even(&self, has_places: bool) -> bool {
-        let asked = self.sequences.len();
-        let places = if has_places { asked } else { 0 };
-        asked > 0 && [self.targets.len(), self.weights.len()] == [asked; 2] && self.places.len() == places
-    }
 }
 
 /// Where items come from: the items of a step depend on the step alone.
@@ -80,11 +80,13 @@ pub struct Batch {
     pub image_start: usize,
     /// Rows of `[S * T]` that learn an answer, `[R]`: the last token of each question first.
     pub answers: Tensor<1, Int>,
-    /// The tokens to be answered, `[R]`.
-    pub targets: Tensor<1, Int>,
-    /// Weight of each row, `[R]`, mean one.
+    /// The tokens to be answered, `[R, K]`; answers of fewer tokens repeat one with no share.
+    pub targets: Tensor<2, Int>,
+    /// The share of each of them, `[R, K]`, rows of sum one.
+    pub shares: Tensor<2>,
+    /// Weight of each row, `[R]`; those of an item sum to one.
     pub weights: Tensor<1>,
-    /// Target of each question that is about an element, with its row in `[R]`.
+    /// Likeliest answer of each question that is about an element, with its row in `[R]`.
     pub elements: Vec<(usize, u32)>,
     /// Dense truth, `[B, M, classes]`, where the items carry it.
     pub cells: Option<Tensor<3>>,
@@ -109,18 +111,21 @@ impl Batch {
     /// Puts items together on a device.
     ///
     /// # Errors
-    /// When there is no item, when grids differ, when an item's lists differ in length or when a
-    /// sequence has no picture.
-    pub fn new(items: &[Item], config: &ModelConfig, device: &Device) -> Result<Self> {
-        let first = items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
+    /// When there is no item, when grids differ, when an item asks nothing, when some questions
+    /// have places and others none or when a sequence has no picture.
+    pub fn new(items: &[&Item], config: &ModelConfig, device: &Device) -> Result<Self> {
+        let first = *items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
         let [_, h, w] = first.patches.grid_thw;
-        if !items.iter().all(|item| item.is_even(!first.places.is_empty())) {
-            return Err(Error::internal("an item needs questions, and each a target, a weight and places"));
+        let placed = first.asked.first().is_some_and(|asked| !asked.places.is_empty());
+        let is_whole = |asked: &Asked| !asked.answer.is_empty() && asked.places.is_empty() != placed;
+        if items.iter().any(|item| item.asked.is_empty() || !item.asked.iter().all(is_whole)) {
+            return Err(Error::internal("an item needs questions, and each an answer, and places or none"));
         }
         if items.iter().any(|item| item.patches.grid_thw != first.patches.grid_thw) {
             return Err(Error::internal("the pictures of a batch must share one grid"));
         }
-        let image_start = first.sequences[0]
+        let image_start = first.asked[0]
+            .ids
             .iter()
             .position(|&id| id == config.tokens.image)
             .ok_or_else(|| Error::internal("a training sequence has no picture token"))?;
@@ -132,8 +137,8 @@ impl Batch {
             .collect();
         let t = sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap_or(0);
         let lessons = lessons(items, &sequences, t);
-        let mean = lessons.iter().map(|lesson| lesson.weight).sum::<f32>() / lessons.len() as f32;
-        let weights: Vec<f32> = lessons.iter().map(|lesson| lesson.weight / mean).collect();
+        let weights: Vec<f32> = lessons.iter().map(|lesson| lesson.weight).collect();
+        let (targets, shares) = answers(items, &lessons, device);
         let pad = |sequence: &Sequence| {
             let ids = sequence.ids.iter().map(|&id| id as i32);
             ids.chain(std::iter::repeat(0)).take(t).collect::<Vec<_>>()
@@ -157,13 +162,14 @@ impl Batch {
             items: ints(sequences.iter().map(|sequence| sequence.item as i32).collect(), device),
             image_start,
             answers: ints(lessons.iter().map(|lesson| lesson.row as i32).collect(), device),
-            targets: ints(lessons.iter().map(|lesson| lesson.target as i32).collect(), device),
+            targets,
+            shares,
             weights: Tensor::from_floats(weights.as_slice(), device),
             elements: lessons
                 .iter()
                 .enumerate()
                 .filter(|(_, lesson)| lesson.is_element)
-                .map(|(row, lesson)| (row, lesson.target))
+                .filter_map(|(row, lesson)| Some((row, likeliest(&lesson.of(items).answer)?)))
                 .collect(),
             cells: marks(items, |item| &item.cells, config, device),
             words: marks(items, |item| &item.words.marks, config, device)
@@ -173,12 +179,18 @@ impl Batch {
     }
 }
 
+/// The token with the largest share.
+fn likeliest(answer: &[(u32, f32)]) -> Option<u32> {
+    answer.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(token, _)| *token)
+}
+
 /// An item's questions behind what they share: one sequence, or several where they are long.
 fn packed(index: usize, item: &Item, image_token: u32, grid_hw: [usize; 2]) -> Vec<Sequence> {
-    let shared = shared_prefix(&item.sequences);
-    let prefix = &item.sequences[0][..shared];
+    let sequences: Vec<Vec<u32>> = item.asked.iter().map(|asked| asked.ids.clone()).collect();
+    let shared = shared_prefix(&sequences);
+    let prefix = &sequences[0][..shared];
     let (positions, next) = token_positions(prefix, image_token, grid_hw);
-    packs(&item.sequences, shared, next)
+    packs(&sequences, shared, next)
         .into_iter()
         .map(|pack| Sequence {
             item: index,
@@ -207,50 +219,73 @@ impl Sequence {
     }
 }
 
-/// A position that learns a token.
+/// A position that learns an answer.
 struct Lesson {
     row: usize,
-    target: u32,
     weight: f32,
     is_element: bool,
     /// The item and its question.
     about: [usize; 2],
 }
 
-/// Weight of all rehearsals of a question together, beside its answer.
-const REHEARSAL: f32 = 1.0;
+impl Lesson {
+    fn of<'a>(&self, items: &'a [&Item]) -> &'a Asked {
+        let [item, question] = self.about;
+        &items[item].asked[question]
+    }
+}
+
+/// The part of an element's weight that goes to its rehearsals, where it has any.
+const REHEARSAL: f32 = 0.5;
 
 /// The last token of each question, then the rehearsals.
 ///
 /// A model that starts from nothing learns faster when the answer is also asked for right
 /// behind the words it depends on: there it is one step of attention away from the picture.
-fn lessons(items: &[Item], sequences: &[Sequence], t: usize) -> Vec<Lesson> {
+fn lessons(items: &[&Item], sequences: &[Sequence], t: usize) -> Vec<Lesson> {
     let (mut answers, mut rehearsals) = (Vec::new(), Vec::new());
     for (start, sequence) in sequences.iter().enumerate().map(|(index, sequence)| (index * t, sequence)) {
         let item = &items[sequence.item];
         for (question, answer) in sequence.pack.questions.clone().zip(&sequence.pack.answers) {
-            let (target, weight) = (item.targets[question], item.weights[question]);
+            let Asked { ids, weight, is_element, .. } = &item.asked[question];
+            let (weight, is_element) = (*weight, *is_element);
             let last = start + sequence.shared + answer;
-            let is_element = question > 0;
             let about = [sequence.item, question];
-            answers.push(Lesson { row: last, target, weight, is_element, about });
-            if is_element {
-                let length = item.sequences[question].len() - sequence.shared;
-                let n = item.rehearsed.min(length).saturating_sub(1);
-                let weight = weight * REHEARSAL / n.max(1) as f32;
-                let again = |back| Lesson { row: last - back, target, weight, is_element: false, about };
-                rehearsals.extend((1..=n).map(again));
-            }
+            let length = ids.len() - sequence.shared;
+            let n = if is_element { item.rehearsed.min(length).saturating_sub(1) } else { 0 };
+            let spared = if n > 0 { weight * REHEARSAL } else { 0.0 };
+            answers.push(Lesson { row: last, weight: weight - spared, is_element, about });
+            let again =
+                |back| Lesson { row: last - back, weight: spared / n as f32, is_element: false, about };
+            rehearsals.extend((1..=n).map(again));
         }
     }
     answers.extend(rehearsals);
     answers
 }
 
+/// The tokens that answer each lesson and their shares, `[R, K]`.
+fn answers(items: &[&Item], lessons: &[Lesson], device: &Device) -> (Tensor<2, Int>, Tensor<2>) {
+    let answers: Vec<&[(u32, f32)]> =
+        lessons.iter().map(|lesson| lesson.of(items).answer.as_slice()).collect();
+    let k = answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
+    let padded = |answer: &&[(u32, f32)]| {
+        let rest = std::iter::repeat_n((answer[0].0, 0.0), k - answer.len());
+        answer.iter().copied().chain(rest).collect::<Vec<_>>()
+    };
+    let (tokens, shares): (Vec<i32>, Vec<f32>) =
+        answers.iter().flat_map(padded).map(|(token, share)| (token as i32, share)).unzip();
+    let shape = [answers.len(), k];
+    (
+        Tensor::from_data(TensorData::new(tokens, shape), device),
+        Tensor::from_data(TensorData::new(shares, shape), device),
+    )
+}
+
 /// Where the objects of each lesson's question are.
-fn places(items: &[Item], lessons: &[Lesson], device: &Device) -> Option<Tensor<2>> {
-    let of = |lesson: &Lesson| items[lesson.about[0]].places.get(lesson.about[1]);
-    let marks: Vec<f32> = lessons.iter().filter_map(of).flatten().map(|&mark| f32::from(mark)).collect();
+fn places(items: &[&Item], lessons: &[Lesson], device: &Device) -> Option<Tensor<2>> {
+    let marks: Vec<f32> =
+        lessons.iter().flat_map(|lesson| &lesson.of(items).places).map(|&mark| f32::from(mark)).collect();
     let width = marks.len() / lessons.len();
     (width > 0).then(|| Tensor::from_data(TensorData::new(marks, [lessons.len(), width]), device))
 }
@@ -260,7 +295,7 @@ fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(values, [n]), device)
 }
 
-fn stack(items: &[Item], device: &Device) -> Tensor<3> {
+fn stack(items: &[&Item], device: &Device) -> Tensor<3> {
     let patches = &items[0].patches;
     let n = patches.data.len() / patches.row_len;
     let data: Vec<f32> = items.iter().flat_map(|item| item.patches.data.iter().copied()).collect();
@@ -269,7 +304,7 @@ fn stack(items: &[Item], device: &Device) -> Tensor<3> {
 
 /// Zeros and ones per merged cell as `[B, M, classes]`; none where the items carry none.
 fn marks(
-    items: &[Item],
+    items: &[&Item],
     of: impl Fn(&Item) -> &Vec<u8>,
     config: &ModelConfig,
     device: &Device,

@@ -10,11 +10,13 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as RawTokenizer};
 
-use super::asking::questions;
+use super::strategies::Strategies;
 use crate::config::{ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
+use crate::data::synth::Sampler;
 use crate::error::{Error, Result};
 use crate::score::ScoringOptions;
-use crate::text::{Category, Element, PromptType, Tokenizer, element, overall};
+use crate::text::{Category, Element, PromptType, Request, Tokenizer, element, overall};
+use crate::weights::ModelFacts;
 
 /// Side of the pictures in pixels.
 pub const SIDE: usize = 96;
@@ -48,26 +50,18 @@ const SPECIAL: [&str; 7] = [
     "<|video_pad|>",
 ];
 
-/// Everything beside the weights that a model from scratch consists of.
-pub struct Blueprint {
-    /// The model.
-    pub config: ModelConfig,
-    /// Its pictures.
-    pub image: ImageConfig,
-    /// `tokenizer.json`.
-    pub tokenizer: Vec<u8>,
-    /// Scoring options: 15 levels.
-    pub scoring: ScoringOptions,
-}
+/// A model of about 3 M parameters whose tokenizer knows the words of the scenes, before it has
+/// weights.
+pub struct Blueprint;
 
 impl Blueprint {
-    /// A model of about 3 M parameters whose tokenizer knows the words of the scenes.
-    pub fn shapes(seed: u64) -> Result<Self> {
+    /// With a tokenizer trained on the scenes of a seed.
+    pub fn shapes(seed: u64) -> Result<ModelFacts> {
         Self::with_tokenizer(train_tokenizer(seed)?)
     }
 
-    /// The same model around a tokenizer that is there already.
-    pub fn with_tokenizer(tokenizer: Vec<u8>) -> Result<Self> {
+    /// Around a tokenizer that is there already.
+    pub fn with_tokenizer(tokenizer: Vec<u8>) -> Result<ModelFacts> {
         let parsed = Tokenizer::from_json(&tokenizer)?;
         let id = |token: &str| {
             parsed.added_id(token).ok_or_else(|| Error::internal(format!("the new tokenizer lacks {token}")))
@@ -120,7 +114,7 @@ impl Blueprint {
             rescale_factor: 1.0 / 255.0,
             resample: 3,
         };
-        Ok(Self { config, image, tokenizer, scoring: ScoringOptions::default() })
+        Ok(ModelFacts { config, image, tokenizer, scoring: ScoringOptions::default() })
     }
 }
 
@@ -159,10 +153,26 @@ fn pattern(superwords: &[String]) -> String {
     format!("{}|{rest}", any(&mut superwords.iter()))
 }
 
+/// Every question about the first [`CORPUS`] samples of a seed, the overall ones included.
+fn corpus(seed: u64, scoring: &ScoringOptions) -> Result<Vec<String>> {
+    let sampler = Sampler::new(seed).with_size(1);
+    let strategies = Strategies::new();
+    let mut questions = Vec::new();
+    for index in 0..CORPUS {
+        let sample = sampler.sample(index);
+        let elements: Vec<String> = sample.elements.iter().map(|(element, _)| element.clone()).collect();
+        let request = Request::new(sample.prompt, &elements, Some(sample.prompt_type))?;
+        let request = strategies.request(request, seed, index);
+        questions.push(request.overall_text(scoring.overall.question()));
+        questions.extend(request.element_texts());
+    }
+    Ok(questions)
+}
+
 /// A byte-level BPE over the questions that scenes give rise to.
 fn train_tokenizer(seed: u64) -> Result<Vec<u8>> {
     let options = ScoringOptions::default();
-    let mut corpus = questions(seed, CORPUS, &options)?;
+    let mut corpus = corpus(seed, &options)?;
     for _ in 0..CORPUS {
         corpus.extend(["user\n", "assistant\n", "Yes", "No"].map(String::from));
     }

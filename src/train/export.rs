@@ -3,45 +3,61 @@
 use std::fs;
 use std::path::Path;
 
-use super::blueprint::Blueprint;
+use burn::module::Param;
+use burn::tensor::Tensor;
+
 use super::objective::Learner;
 use crate::error::{Error, Result};
 use crate::weights::layout::hf_shape;
-use crate::weights::names::{EMBEDDING, to_hf};
-use crate::weights::{safetensors, stored};
+use crate::weights::names::{EMBEDDING, HEAD, to_hf};
+use crate::weights::{ModelFacts, safetensors, stored};
 
 /// Writes `config.json`, `preprocessor_config.json`, `tokenizer.json` and `imatch.json`.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write_blueprint(blueprint: &Blueprint, folder: &Path) -> Result<()> {
+pub fn write_facts(facts: &ModelFacts, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
-    write(folder, "config.json", &pretty(&blueprint.config.to_json())?)?;
-    write(folder, "preprocessor_config.json", &pretty(&blueprint.image.to_json())?)?;
-    write(folder, "imatch.json", &pretty(&blueprint.scoring)?)?;
-    write(folder, "tokenizer.json", &blueprint.tokenizer)
+    write(folder, "config.json", &pretty(&facts.config.to_json())?)?;
+    write(folder, "preprocessor_config.json", &pretty(&facts.image.to_json())?)?;
+    write(folder, "imatch.json", &pretty(&facts.scoring)?)?;
+    write(folder, "tokenizer.json", &facts.tokenizer)
 }
 
 /// Writes the whole model; the heads that only training needs stay behind.
 ///
 /// # Errors
 /// When a parameter is not finite or a file cannot be written.
-pub fn export(learner: &Learner, blueprint: &Blueprint, folder: &Path) -> Result<()> {
+pub fn export(learner: &Learner, facts: &ModelFacts, folder: &Path) -> Result<()> {
     learner.check_finite()?;
-    write_blueprint(blueprint, folder)?;
-    let table = learner.embed_tokens.val();
-    let shape = table.dims().to_vec();
-    let table: Vec<f32> =
-        table.into_data().try_into_vec().map_err(|error| Error::internal(format!("{error:?}")))?;
+    write_facts(facts, folder)?;
+    let table = Outside::of(EMBEDDING, &learner.embed_tokens)?;
+    let head = learner.lm_head.as_ref().map(|head| Outside::of(HEAD, head)).transpose()?;
     let parameters = stored(&learner.model, true);
-    let tensors = parameters
-        .iter()
-        .map(|parameter| {
-            let shape = hf_shape(&parameter.name, &parameter.shape, &blueprint.config.vision);
-            (to_hf(&parameter.name), shape, parameter.values.as_slice())
-        })
-        .chain(std::iter::once((to_hf(EMBEDDING), shape, table.as_slice())));
-    write(folder, "model.safetensors", &safetensors::write_f32(tensors)?)
+    let inside = parameters.iter().map(|parameter| {
+        let shape = hf_shape(&parameter.name, &parameter.shape, &facts.config.vision);
+        (to_hf(&parameter.name), shape, parameter.values.as_slice())
+    });
+    let outside = std::iter::once(&table)
+        .chain(&head)
+        .map(|matrix| (to_hf(matrix.name), matrix.shape.clone(), matrix.values.as_slice()));
+    write(folder, "model.safetensors", &safetensors::write_f32(inside.chain(outside))?)
+}
+
+/// A matrix of the model that is no part of its module.
+struct Outside {
+    name: &'static str,
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl Outside {
+    fn of(name: &'static str, parameter: &Param<Tensor<2>>) -> Result<Self> {
+        let value = parameter.val();
+        let shape = value.dims().to_vec();
+        let values = value.into_data().try_into_vec();
+        Ok(Self { name, shape, values: values.map_err(|error| Error::internal(format!("{error:?}")))? })
+    }
 }
 
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {

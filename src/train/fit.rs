@@ -33,17 +33,33 @@ pub struct StepLog {
     pub learning_rate: f64,
 }
 
-impl StepLog {
-    /// The figures of a whole step from those of its shards.
-    fn sum(shards: &[Self]) -> Option<Self> {
-        let first = shards.first()?;
-        let sum = |of: fn(&Self) -> Option<f32>| of(first).map(|_| shards.iter().filter_map(of).sum());
-        Some(Self {
-            answer_loss: sum(|log| log.answer_loss),
-            element_accuracy: sum(|log| log.element_accuracy),
-            auxiliary_loss: sum(|log| log.auxiliary_loss),
-            ..first.clone()
-        })
+/// What some of a step's pictures gave, weighed by their part of the step.
+#[derive(Debug, Default)]
+struct Tally {
+    answer: Option<f32>,
+    auxiliary: Option<f32>,
+    right: usize,
+    elements: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        let sum = |a: Option<f32>, b: Option<f32>| a.map_or(b, |a| Some(a + b.unwrap_or(0.0)));
+        self.answer = sum(self.answer, other.answer);
+        self.auxiliary = sum(self.auxiliary, other.auxiliary);
+        self.right += other.right;
+        self.elements += other.elements;
+    }
+
+    fn log(&self, step: usize, learning_rate: f64) -> StepLog {
+        let accuracy = self.right as f32 / self.elements as f32;
+        StepLog {
+            step,
+            answer_loss: self.answer,
+            element_accuracy: (self.elements > 0).then_some(accuracy),
+            auxiliary_loss: self.auxiliary,
+            learning_rate,
+        }
     }
 }
 
@@ -126,46 +142,68 @@ impl Run<'_> {
         pools: &[ThreadPool],
     ) -> Result<(Learner, StepLog)> {
         let shards = items.chunks(items.len().div_ceil(pools.len()).max(1));
-        let walked: Vec<Result<(GradientsParams, StepLog)>> = std::thread::scope(|scope| {
+        let walked: Vec<Result<(GradientsParams, Tally)>> = std::thread::scope(|scope| {
             let walks: Vec<_> = shards
                 .zip(pools)
                 .map(|(shard, pool)| {
                     // Leaves of its own: graphs that share a node are walked one after the other.
                     let learner = learner.valid().train();
-                    let share = shard.len() as f32 / items.len() as f32;
-                    scope.spawn(move || pool.install(|| self.walk(step, &learner, shard, share)))
+                    let all = items.len();
+                    scope.spawn(move || pool.install(|| self.walk(step, &learner, shard, all)))
                 })
                 .collect();
             // A panic has been said when it happened; it goes on from here.
             walks.into_iter().map(|walk| walk.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
         let mut gradients = GradientsAccumulator::new();
-        let mut logs = Vec::with_capacity(walked.len());
+        let mut tally = Tally::default();
         for shard in walked {
-            let (shard, log) = shard?;
+            let (shard, part) = shard?;
             gradients.accumulate(&learner, shard);
-            logs.push(log);
+            tally.add(&part);
         }
-        let log = StepLog::sum(&logs).ok_or_else(|| Error::internal("a step needs items"))?;
+        let log = tally.log(step, self.schedule.learning_rate_at(step));
         let learner = optimizer.step(log.learning_rate, learner, gradients.grads());
         Ok((learner, log))
     }
 
-    /// Gradients and figures of some of a step's items, both already weighed by their `share`.
+    /// Gradients and figures of a shard of a step's `all` pictures: one forward pass after the
+    /// other, each over pictures of one grid.
     fn walk(
         &self,
         step: usize,
         learner: &Learner,
-        items: &[Item],
+        shard: &[Item],
+        all: usize,
+    ) -> Result<(GradientsParams, Tally)> {
+        let mut gradients = GradientsAccumulator::new();
+        let mut tally = Tally::default();
+        for pass in passes(shard, self.schedule.micro_batch) {
+            let share = pass.len() as f32 / all as f32;
+            let (loss, part) = self.objective(step, learner, &pass, share)?;
+            gradients.accumulate(learner, GradientsParams::from_grads(loss.backward(), learner));
+            tally.add(&part);
+        }
+        Ok((gradients.grads(), tally))
+    }
+
+    /// The loss of one forward pass, weighed by its `share` of the step, and its figures.
+    fn objective(
+        &self,
+        step: usize,
+        learner: &Learner,
+        items: &[&Item],
         share: f32,
-    ) -> Result<(GradientsParams, StepLog)> {
+    ) -> Result<(Tensor<1>, Tally)> {
         let batch = Batch::new(items, self.config, &self.device)?;
-        let (answer, auxiliary, element_accuracy) = if step < self.schedule.see_steps {
-            (None, Some(pollster::block_on(learner.see(&batch))?), None)
+        let mut tally = Tally::default();
+        let (answer, auxiliary) = if step < self.schedule.see_steps {
+            (None, Some(pollster::block_on(learner.see(&batch))?))
         } else {
             let objective = pollster::block_on(learner.answer(&batch))?;
-            let accuracy = objective.element_accuracy(&batch);
-            (Some(objective.answer), objective.auxiliary, Some(accuracy * share))
+            tally.right = objective.elements_right(&batch);
+            tally.elements = batch.elements.len();
+            (Some(objective.answer), objective.auxiliary)
         };
         let scalar = |loss: &Tensor<1>| -> Result<f32> {
             let value: f32 = loss.clone().into_scalar();
@@ -177,28 +215,22 @@ impl Run<'_> {
                 )))
             }
         };
-        let log = StepLog {
-            step,
-            answer_loss: answer.as_ref().map(scalar).transpose()?,
-            element_accuracy,
-            auxiliary_loss: auxiliary.as_ref().map(scalar).transpose()?,
-            learning_rate: self.schedule.learning_rate_at(step),
-        };
+        tally.answer = answer.as_ref().map(scalar).transpose()?;
+        tally.auxiliary = auxiliary.as_ref().map(scalar).transpose()?;
         let weight = if answer.is_some() { self.schedule.auxiliary } else { 1.0 };
         let loss = match (answer, auxiliary) {
             (Some(answer), Some(auxiliary)) => answer + auxiliary * weight,
             (Some(loss), None) | (None, Some(loss)) => loss,
             (None, None) => return Err(Error::internal("a step needs a loss")),
         };
-        Ok((GradientsParams::from_grads((loss * share).backward(), learner), log))
+        Ok((loss * share, tally))
     }
 
     fn optimizer(&self) -> ModuleOptimizer {
-        AdamWConfig::new()
-            .with_beta_2(0.98)
-            .with_weight_decay(self.schedule.weight_decay as f32)
-            .init()
-            .with_grad_clipping(GradientClippingConfig::Norm(1.0).init())
+        let Schedule { beta_2, weight_decay, clip, .. } = self.schedule;
+        let optimizer =
+            AdamWConfig::new().with_beta_2(beta_2 as f32).with_weight_decay(weight_decay as f32).init();
+        optimizer.with_grad_clipping(GradientClippingConfig::Norm(clip as f32).init())
     }
 
     fn checkpoint(&self) -> PathBuf {
@@ -291,6 +323,21 @@ impl Run<'_> {
         fs::rename(&new, &current).map_err(|error| Error::io(&new, error))?;
         remove(&old)
     }
+}
+
+/// Pictures that go through the model together: those of one grid, at most `most` at a time, in
+/// the order in which their grids first appear.
+fn passes(items: &[Item], most: usize) -> Vec<Vec<&Item>> {
+    let mut passes: Vec<Vec<&Item>> = Vec::new();
+    for item in items {
+        let grid = item.patches.grid_thw;
+        let open = |pass: &&mut Vec<&Item>| pass[0].patches.grid_thw == grid && pass.len() < most;
+        match passes.iter_mut().find(open) {
+            Some(pass) => pass.push(item),
+            None => passes.push(vec![item]),
+        }
+    }
+    passes
 }
 
 fn remove(dir: &Path) -> Result<()> {

@@ -1,25 +1,32 @@
 //! Training: native only, on top of everything that scores.
 //!
 //! ```text
-//! Scenes ── items ──> Batch ──> Learner ── loss, gradients ──> Run ── checkpoints ──> export
-//!   |                              |                             |
-//! Blueprint                  where it starts                  Schedule
+//! Scenes | Records ── items ──> Batch ──> Learner ── loss, gradients ──> Run ── checkpoints ──> export
+//!        |                        |          |                            |
+//!  Instructions (QAlign)          |   where it starts                  Schedule
+//!        |                        |
+//!    Strategies          as the engine packs them
 //! ```
 
-mod asking;
 mod batch;
 mod blueprint;
 mod export;
 mod fit;
 mod init;
+mod instructions;
 mod objective;
+
 mod scenes;
 mod schedule;
+mod strategies;
 
-pub use batch::{Batch, Item, Source, Words};
+pub use batch::{Asked, Batch, Item, Source, Words};
 pub use blueprint::{Blueprint, CELLS, SIDE};
-pub use export::{export, write_blueprint};
+pub use export::{export, write_facts};
 pub use fit::{Run, StepLog};
+pub use instructions::{Instructions, Recipe, Truth};
 pub use objective::{Learner, Objective, cross_entropy};
+
 pub use scenes::{CLASSES, Scenes};
 pub use schedule::Schedule;
+pub use strategies::{Strategies, Strategy};

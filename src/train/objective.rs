@@ -18,28 +18,30 @@ use crate::weights::stored;
 pub struct Learner {
     /// What is exported.
     pub model: VisionLanguageModel,
-    /// Embedding table, tied to the output head, `[V, D]`.
+    /// Embedding table, `[V, D]`.
     pub embed_tokens: Param<Tensor<2>>,
+    /// Output head, `[V, D]`; none where it is tied to the table.
+    pub lm_head: Option<Param<Tensor<2>>>,
     /// Reads the dense truth off each picture token; dropped on export.
-    pub auxiliary: Linear,
+    pub auxiliary: Option<Linear>,
     /// Reads off each answer where in the picture its question's objects are; dropped on export.
-    pub locator: Linear,
+    pub locator: Option<Linear>,
 }
 
-/// The two parts of the loss and the logits behind the first.
+/// The two parts of the loss, each a mean over pictures, and the logits behind the first.
 #[derive(Debug)]
 pub struct Objective {
-    /// Mean cross-entropy of the answers, `[1]`.
+    /// Cross-entropy of the answers, `[1]`.
     pub answer: Tensor<1>,
-    /// The auxiliary binary cross-entropies: their mean over cells, and the locator's over rows, `[1]`.
+    /// The auxiliary binary cross-entropies of cells and of places, `[1]`.
     pub auxiliary: Option<Tensor<1>>,
     /// Logits over the vocabulary, `[R, V]`.
     pub logits: Tensor<2>,
 }
 
 impl Objective {
-    /// Share of element questions whose most likely token is the right one.
-    pub fn element_accuracy(&self, batch: &Batch) -> f32 {
+    /// Number of element questions whose most likely token is the right one.
+    pub fn elements_right(&self, batch: &Batch) -> usize {
         let [_, vocabulary] = self.logits.dims();
         let logits = self.logits.clone().inner().into_data().try_into_vec::<f32>().unwrap_or_default();
         let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
@@ -48,7 +50,7 @@ impl Objective {
                 rows.get(*row).and_then(|row| (0..vocabulary).max_by(|&a, &b| row[a].total_cmp(&row[b])));
             best == Some(*target as usize)
         });
-        right.count() as f32 / batch.elements.len().max(1) as f32
+        right.count()
     }
 }
 
@@ -61,8 +63,9 @@ impl Learner {
             model: VisionLanguageModel::new(config, device),
             embed_tokens: Initializer::Normal { mean: 0.0, std: 0.3 }
                 .init([config.text.vocab_size, width], device),
-            auxiliary: Linear::new(width, classes, true, device),
-            locator: Linear::new(width, 2 * cells, true, device),
+            lm_head: None,
+            auxiliary: Some(Linear::new(width, classes, true, device)),
+            locator: Some(Linear::new(width, 2 * cells, true, device)),
         };
         like_with_like(frequencies(learner, &config.vision), &config.text)
     }
@@ -100,14 +103,16 @@ impl Learner {
         let [r, _] = answers.dims();
         let normed = self.model.language_model.final_norm(answers.reshape([1, r, width]), &());
         let normed = normed.reshape([r, width]);
-        let logits = normed.clone().matmul(self.embed_tokens.val().transpose());
+        let head = self.lm_head.as_ref().unwrap_or(&self.embed_tokens).val();
+        let logits = normed.clone().matmul(head.transpose());
         let seen = self.auxiliary_loss(features.tokens, batch);
-        let located = batch
-            .places
-            .clone()
-            .map(|truth| binary_cross_entropy(self.locator.forward(normed).unsqueeze(), truth.unsqueeze()));
+        let located = self.locator.as_ref().zip(batch.places.clone()).map(|(locator, truth)| {
+            let loss = binary_cross_entropy(locator.forward(normed), truth);
+            (loss * batch.weights.clone()).sum() / batch.weights.clone().sum()
+        });
+        let (targets, shares) = (batch.targets.clone(), batch.shares.clone());
         Ok(Objective {
-            answer: cross_entropy(logits.clone(), batch.targets.clone(), batch.weights.clone()),
+            answer: cross_entropy(logits.clone(), targets, shares, batch.weights.clone()),
             auxiliary: match (seen, located) {
                 (Some(seen), Some(located)) => Some(seen + located),
                 (seen, located) => seen.or(located),
@@ -134,37 +139,45 @@ impl Learner {
     /// words, by the output head: a picture token then lies near the words that describe it,
     /// which is where the decoder looks for them.
     fn auxiliary_loss(&self, tokens: Tensor<3>, batch: &Batch) -> Option<Tensor<1>> {
-        let seen = binary_cross_entropy(self.auxiliary.forward(tokens.clone()), batch.cells.clone()?);
-        let Some((ids, marks)) = batch.words.clone() else { return Some(seen) };
         let [b, m, width] = tokens.dims();
-        let [_, _, words] = marks.dims();
+        let flat = tokens.clone().reshape([b * m, width]);
+        let over_cells =
+            |logits: Tensor<2>, truth: Tensor<3>| binary_cross_entropy(logits, truth.flatten(0, 1)).mean();
+        let seen = over_cells(self.auxiliary.as_ref()?.forward(flat), batch.cells.clone()?);
+        let Some((ids, marks)) = batch.words.clone() else { return Some(seen) };
         let rows = self.embed_tokens.val().select(0, ids);
         let normed = self.model.language_model.final_norm(tokens, &());
-        let logits = normed.reshape([b * m, width]).matmul(rows.transpose()).reshape([b, m, words]);
-        Some(seen + binary_cross_entropy(logits, marks))
+        let logits = normed.reshape([b * m, width]).matmul(rows.transpose());
+        Some(seen + over_cells(logits, marks))
     }
 }
 
-/// Binary cross-entropy of logits `x` and truth `y`, summed over classes and averaged over cells,
-/// without overflow: `max(x, 0) - x y + ln(1 + exp(-|x|))`.
+/// Binary cross-entropy of logits `x` and truth `y`, summed over classes, without overflow:
+/// `max(x, 0) - x y + ln(1 + exp(-|x|))`.
 ///
 /// # Shapes
-/// - `logits`, `truth`: `[B, M, classes]`
-fn binary_cross_entropy(logits: Tensor<3>, truth: Tensor<3>) -> Tensor<1> {
-    let [b, m, _] = truth.dims();
+/// - `logits`, `truth`: `[R, classes]`
+/// - output: `[R]`
+fn binary_cross_entropy(logits: Tensor<2>, truth: Tensor<2>) -> Tensor<1> {
     let loss = logits.clone().clamp_min(0.0) - logits.clone() * truth + logits.abs().neg().exp().log1p();
-    loss.sum() / (b * m) as f64
+    loss.sum_dim(1).squeeze_dim(1)
 }
 
-/// Weighted mean of `-ln softmax(logits)[target]`.
+/// Weighted mean over rows of the cross-entropy with their answers,
+/// `-sum_k share_k ln softmax(logits)[target_k]`; an answer of one token is the usual case.
 ///
 /// The logits of a row were computed at the token before its target, a question's last one for an
 /// answer: the shift is in the choice of rows, not in the labels.
 ///
 /// # Shapes
-/// - `logits`: `[R, V]`; `targets`, `weights`: `[R]`
-pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>, weights: Tensor<1>) -> Tensor<1> {
-    let [r, _] = logits.dims();
-    let picked = log_softmax(logits, 1).gather(1, targets.reshape([r, 1])).reshape([r]);
-    (picked * weights).mean().neg()
+/// - `logits`: `[R, V]`; `targets`, `shares`: `[R, K]`; `weights`: `[R]`
+/// - output: `[1]`
+pub fn cross_entropy(
+    logits: Tensor<2>,
+    targets: Tensor<2, Int>,
+    shares: Tensor<2>,
+    weights: Tensor<1>,
+) -> Tensor<1> {
+    let picked = (log_softmax(logits, 1).gather(1, targets) * shares).sum_dim(1).squeeze_dim(1);
+    (picked * weights.clone()).sum().neg() / weights.sum()
 }

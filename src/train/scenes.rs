@@ -1,30 +1,26 @@
 //! Synthetic scenes as training items: questions with answers, and dense truth beside them.
 
-use super::asking::request;
 use super::batch::{Item, Source, Words};
-use super::blueprint::{Blueprint, SIDE};
-use crate::config::{ImageConfig, ModelConfig};
+use super::blueprint::SIDE;
+use super::instructions::{Instructions, Recipe, Truth};
 use crate::data::draw::{CELL_CLASSES, cells, centers, places};
+use crate::data::evalmuse::Rating;
 use crate::data::rng::Rng;
-use crate::data::scene::{Color, Shape, Size, Texture, Thing, Tone};
-use crate::data::synth::Sampler;
+use crate::data::scene::{Claim, Color, MARGIN, Relation, Scene, Shape, Size, Texture, Thing, Tone};
+use crate::data::synth::{Sample, Sampler};
 use crate::error::Result;
-use crate::image::patches::preprocess;
-use crate::score::{AnswerTokens, ScoringOptions};
-use crate::text::{ChatTemplate, Tokenizer};
+use crate::text::{Request, Tokenizer};
+use crate::weights::ModelFacts;
 
 /// Classes of the dense truth: what covers each cell, and what has its centre there.
 pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
 
-/// Most questions asked about one picture in one step; which ones changes from step to step.
-const QUESTIONS: usize = 8;
+/// Positions that are asked about each scene beside its own elements, where they are beyond doubt.
+const PLACES: usize = 4;
 
 /// Tokens from an element's closing quote to the end of its question: `" shown? Yes or No?`, one
 /// token of this tokenizer, and the template's tail.
 const REHEARSED: usize = 6;
-
-/// Weight of the overall question's loss beside an element's.
-const OVERALL_WEIGHT: f32 = 1.0;
 
 /// Kinds of description, in this order: colours, shapes, sizes, textures, tones.
 const DESCRIPTIONS: usize =
@@ -61,99 +57,55 @@ fn describe(covered: &[u8], words: &[(usize, u32)]) -> Vec<u8> {
     marks
 }
 
-/// One question with what it teaches.
-struct Asked {
-    text: String,
-    target: u32,
-    weight: f32,
-    places: Vec<u8>,
-}
-
 /// Samples as training items: batches of step `n` are the samples `n * 2^20 ..`.
 pub struct Scenes<'a> {
     sampler: Sampler,
-    config: &'a ModelConfig,
-    image: &'a ImageConfig,
-    scoring: &'a ScoringOptions,
-    template: ChatTemplate,
-    answers: AnswerTokens,
+    instructions: Instructions<'a>,
     words: Vec<(usize, u32)>,
-    seed: u64,
 }
 
 impl<'a> Scenes<'a> {
     /// The stream of one seed.
-    pub fn new(blueprint: &'a Blueprint, seed: u64) -> Result<Self> {
-        let tokenizer = Tokenizer::from_json(&blueprint.tokenizer)?;
-        let answers = AnswerTokens::resolve(&tokenizer, &blueprint.scoring)?;
-        Ok(Self {
-            sampler: Sampler::new(seed).with_size(SIDE),
-            config: &blueprint.config,
-            image: &blueprint.image,
-            scoring: &blueprint.scoring,
-            words: words(&tokenizer),
-            template: ChatTemplate::new(tokenizer, blueprint.config.tokens)?,
-            answers,
-            seed,
-        })
+    pub fn new(facts: &'a ModelFacts, recipe: Recipe, seed: u64) -> Result<Self> {
+        let instructions = Instructions::new(facts, recipe, seed)?;
+        let words = words(instructions.tokenizer());
+        Ok(Self { sampler: Sampler::new(seed).with_size(SIDE), instructions, words })
     }
 
     /// One sample as an item; without `answer` the overall question is its only one.
     fn item(&self, index: u64, answer: bool) -> Result<Item> {
         let sample = self.sampler.sample(index);
-        let patches = preprocess(&sample.picture()?, self.image)?;
-        let merge = self.config.vision.spatial_merge_size;
-        let [_, h, w] = patches.grid_thw;
-        let (h, w) = (h / merge, w / merge);
+        let mut rng = Rng::stream(self.instructions.seed() ^ 0x5eed, index);
+        let claims = if answer { claims(&sample, &mut rng) } else { Vec::new() };
+        let elements: Vec<String> = claims.iter().map(|claim| claim.words.clone()).collect();
+        let truth = Truth {
+            request: Request::new(sample.prompt.clone(), &elements, Some(sample.prompt_type))?,
+            total: Rating::Mean(sample.score),
+            elements: claims.iter().map(|claim| Rating::Mean(f64::from(u8::from(claim.holds)))).collect(),
+        };
+        let mut item = self.instructions.item(sample.picture()?, &truth, index)?;
+        let [h, w] = self.instructions.merged(&item);
+        for asked in &mut item.asked {
+            // The overall question is about everything at once, which is as good as nothing.
+            asked.places = vec![0; 2 * h * w];
+        }
+        let of_elements = item.asked.iter_mut().filter(|asked| asked.is_element);
+        for (asked, claim) in of_elements.zip(&claims) {
+            asked.places = places(&sample.scene, &claim.claim, h, w);
+        }
         let covered = cells(&sample.scene, h, w);
         let centered = centers(&sample.scene, h, w);
-        let cells = covered
+        item.cells = covered
             .chunks_exact(CELL_CLASSES)
             .zip(centered.chunks_exact(Thing::COUNT))
             .flat_map(|(covered, centered)| covered.iter().chain(centered).map(|&mark| mark.min(1)))
             .collect();
-        let mut rng = Rng::stream(self.seed ^ 0x5eed, index);
-        let request = request(&sample, &mut rng)?;
-        let level = self.scoring.overall.level_scale()?.encode(sample.score)?;
-        let mut questions = vec![Asked {
-            text: request.overall_text(self.scoring.overall.question()),
-            target: self.answers.levels[level - 1],
-            weight: OVERALL_WEIGHT,
-            // It is about everything at once, which is as good as nothing.
-            places: vec![0; 2 * h * w],
-        }];
-        if answer {
-            let mut elements: Vec<_> = request
-                .element_texts()
-                .zip(&sample.elements)
-                .zip(&sample.asked)
-                .map(|((text, (_, present)), claim)| Asked {
-                    text,
-                    target: if *present { self.answers.yes } else { self.answers.no },
-                    weight: 1.0,
-                    places: places(&sample.scene, claim, h, w),
-                })
-                .collect();
-            rng.shuffle(&mut elements);
-            questions.extend(elements.into_iter().take(QUESTIONS - 1));
-        }
-        let sequences = questions
-            .iter()
-            .map(|question| self.template.sequence(&question.text, h * w))
-            .collect::<Result<_>>()?;
-        Ok(Item {
-            patches,
-            sequences,
-            targets: questions.iter().map(|question| question.target).collect(),
-            weights: questions.iter().map(|question| question.weight).collect(),
-            rehearsed: REHEARSED,
-            words: Words {
-                ids: self.words.iter().map(|word| word.1).collect(),
-                marks: describe(&covered, &self.words),
-            },
-            cells,
-            places: questions.into_iter().map(|question| question.places).collect(),
-        })
+        item.words = Words {
+            ids: self.words.iter().map(|word| word.1).collect(),
+            marks: describe(&covered, &self.words),
+        };
+        item.rehearsed = REHEARSED;
+        Ok(item)
     }
 }
 
@@ -161,4 +113,62 @@ impl Source for Scenes<'_> {
     fn items(&self, step: usize, count: usize, answer: bool) -> Result<Vec<Item>> {
         (0..count).map(|offset| self.item(((step as u64) << 20) + offset as u64, answer)).collect()
     }
+}
+
+/// A claim that is asked about.
+struct Asking {
+    claim: Claim,
+    words: String,
+    holds: bool,
+}
+
+/// What is asked about a sample in one step: its own elements in random order, and before them
+/// what is hard to learn and seldom asked, drawn from the scene itself.
+fn claims(sample: &Sample, rng: &mut Rng) -> Vec<Asking> {
+    let own = sample.asked.iter().zip(&sample.elements);
+    let mut own: Vec<Asking> = own
+        .map(|(claim, (words, holds))| Asking { claim: *claim, words: words.clone(), holds: *holds })
+        .collect();
+    rng.shuffle(&mut own);
+    let drills = drill(&sample.scene, rng);
+    let mut asked: Vec<Asking> = drills
+        .into_iter()
+        .map(|claim| Asking {
+            words: sample.description.element(&claim, rng),
+            holds: sample.scene.holds(&claim),
+            claim,
+        })
+        .collect();
+    asked.retain(|drill| own.iter().all(|asked| asked.claim != drill.claim));
+    asked.extend(own);
+    asked
+}
+
+/// A size and two positions of things that are in the scene, true and false about as often;
+/// positions only where there is no doubt, as the prompts' own are.
+fn drill(scene: &Scene, rng: &mut Rng) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    if scene.objects.is_empty() {
+        return claims;
+    }
+    let thing = scene.objects[rng.below(scene.objects.len())].thing;
+    claims.push(Claim::Size(rng.pick(&Size::ALL), thing));
+    for _ in 0..PLACES {
+        let [first, second] = [(); 2].map(|()| scene.objects[rng.below(scene.objects.len())].thing);
+        let wanted = rng.chance(0.5);
+        let of_truth = |relation: &Relation| match scene.gap(first, *relation, second) {
+            Some(gap) if wanted => gap >= MARGIN,
+            Some(gap) => gap <= 0.0,
+            None => false,
+        };
+        let relations: Vec<Relation> = Relation::ALL.into_iter().filter(of_truth).collect();
+        if first == second || relations.is_empty() {
+            continue;
+        }
+        let claim = Claim::Place(first, rng.pick(&relations), second);
+        if !claims.contains(&claim) {
+            claims.push(claim);
+        }
+    }
+    claims
 }

@@ -29,13 +29,19 @@ pub struct Schedule {
     pub warmup: usize,
     /// Decoupled weight decay of `AdamW`.
     pub weight_decay: f64,
+    /// Decay of `AdamW`'s mean of squared gradients.
+    pub beta_2: f64,
+    /// Largest norm of a parameter's gradient; longer ones are shortened to it.
+    pub clip: f64,
     /// Weight of the auxiliary loss beside the answers' loss.
     pub auxiliary: f64,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
-    /// Shares of a step's pictures that are computed side by side, one thread each. Every share
-    /// weighs its questions for itself, so the losses depend on the number a little.
+    /// Shares of a step's pictures that are computed side by side, one thread each.
     pub shards: usize,
+    /// Most pictures of one forward pass; gradients add up over the passes of a step. Neither
+    /// shards nor passes change the loss but by rounding.
+    pub micro_batch: usize,
 }
 
 impl Schedule {
@@ -49,9 +55,12 @@ impl Schedule {
             learning_rate: 1.5e-3,
             warmup: 100,
             weight_decay: 0.01,
+            beta_2: 0.98,
+            clip: 1.0,
             auxiliary: 0.3,
             checkpoint_every: 250,
             shards: 2,
+            micro_batch: 32,
         }
     }
 
@@ -67,6 +76,7 @@ impl Schedule {
             ("batch", self.batch),
             ("checkpoint-every", self.checkpoint_every),
             ("shards", self.shards),
+            ("micro-batch", self.micro_batch),
         ] {
             if count == 0 {
                 return Err(Error::input(format!("{name} is 0, expected at least 1")));
