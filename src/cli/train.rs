@@ -121,7 +121,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     let steps = schedule.steps as u64;
     let run = Run { dir: flags.out.clone(), config: &blueprint.config, schedule, device };
     let path = flags.out.join("metrics.jsonl");
-    keep_steps(&path, run.next_step()?)?;
+    keep_steps(&path, run.checkpoints().next_step(&run.schedule)?)?;
     let failed = |error| Error::io(&path, error);
     let mut log = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
     let bar = progress(steps);

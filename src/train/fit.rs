@@ -1,18 +1,18 @@
-//! The training loop: deterministic, checkpointed, resumable.
+//! The training loop: the same items, in the same order, to the same losses, however often it is
+//! interrupted.
 
-use std::fs;
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use burn::grad_clipping::GradientClippingConfig;
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer};
-use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::batch::{Batch, Item, Source};
+use super::checkpoint::Checkpoints;
 use super::objective::Learner;
 use super::schedule::Schedule;
 use crate::config::ModelConfig;
@@ -75,15 +75,6 @@ pub struct Run<'a> {
     pub device: Device,
 }
 
-/// Longest `state.json` that is read.
-const MAX_STATE: u64 = 1 << 20;
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct State {
-    next_step: usize,
-    schedule: Schedule,
-}
-
 impl Run<'_> {
     /// Trains from the last checkpoint in the run folder, or from `learner` where there is none,
     /// and calls `report` after every step.
@@ -96,8 +87,9 @@ impl Run<'_> {
         source: &impl Source,
         mut report: impl FnMut(&StepLog) -> Result<()>,
     ) -> Result<Learner> {
-        let (mut learner, mut optimizer, first) = self.restore(learner)?;
         let schedule = &self.schedule;
+        let checkpoints = self.checkpoints();
+        let (mut learner, mut optimizer, first) = checkpoints.load(learner, self.optimizer(), schedule)?;
         let pools = self.pools()?;
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(2);
@@ -116,11 +108,16 @@ impl Run<'_> {
                 (learner, log) = self.step(step, learner, &mut optimizer, &items, &pools)?;
                 report(&log)?;
                 if (step + 1) % schedule.checkpoint_every == 0 || step + 1 == schedule.steps {
-                    self.save(&learner, &optimizer, step + 1)?;
+                    checkpoints.save(&learner, &optimizer, schedule, step + 1)?;
                 }
             }
             Ok(learner)
         })
+    }
+
+    /// The run's checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.dir)
     }
 
     /// One thread for each shard. What runs in such a pool does not share its work with other
@@ -232,97 +229,6 @@ impl Run<'_> {
             AdamWConfig::new().with_beta_2(beta_2 as f32).with_weight_decay(weight_decay as f32).init();
         optimizer.with_grad_clipping(GradientClippingConfig::Norm(clip as f32).init())
     }
-
-    fn checkpoint(&self) -> PathBuf {
-        self.dir.join("checkpoint")
-    }
-
-    fn previous(&self) -> PathBuf {
-        self.dir.join("checkpoint.old")
-    }
-
-    /// A kill between the two renames of [`Self::save`] leaves the checkpoint under its second name.
-    fn recover(&self) -> Result<()> {
-        let (current, old) = (self.checkpoint(), self.previous());
-        if !current.exists() && old.exists() {
-            fs::rename(&old, &current).map_err(|error| Error::io(&old, error))?;
-        }
-        Ok(())
-    }
-
-    /// The first step that the checkpoint in the run folder has not seen.
-    ///
-    /// # Errors
-    /// Where there is a checkpoint that cannot be read.
-    pub fn next_step(&self) -> Result<usize> {
-        self.recover()?;
-        if self.checkpoint().exists() { Ok(self.state()?.next_step) } else { Ok(0) }
-    }
-
-    fn state(&self) -> Result<State> {
-        let path = self.checkpoint().join("state.json");
-        let no_checkpoint = || Error::input(format!("{} is not a checkpoint", path.display()));
-        let metadata = fs::metadata(&path).map_err(|error| Error::io(&path, error))?;
-        if !metadata.is_file() || metadata.len() > MAX_STATE {
-            return Err(no_checkpoint());
-        }
-        let text = fs::read(&path).map_err(|error| Error::io(&path, error))?;
-        let state: State =
-            serde_json::from_slice(&text).map_err(|error| no_checkpoint().with_source(error))?;
-        if state.next_step > self.schedule.steps {
-            return Err(no_checkpoint().with_source("it lies beyond the last step"));
-        }
-        Ok(state)
-    }
-
-    fn restore(&self, learner: Learner) -> Result<(Learner, ModuleOptimizer, usize)> {
-        self.recover()?;
-        let dir = self.checkpoint();
-        let optimizer = self.optimizer();
-        if !dir.exists() {
-            return Ok((learner, optimizer, 0));
-        }
-        let state = self.state()?;
-        if state.schedule != self.schedule {
-            return Err(Error::input(format!(
-                "{} was written with another schedule; resume with the same options or choose another run folder",
-                dir.display()
-            )));
-        }
-        let broken = |error: burn::store::RecordError| {
-            Error::input(format!("the checkpoint in {} cannot be read", dir.display()))
-                .with_source(error.to_string())
-        };
-        let record = ModuleRecord::load(dir.join("learner.bpk")).map_err(broken)?;
-        let learner = learner.try_load_record(record).map_err(broken)?;
-        let optimizer = optimizer.load(dir.join("optimizer.bpk")).map_err(broken)?;
-        Ok((learner, optimizer, state.next_step))
-    }
-
-    /// Writes a checkpoint beside the old one and swaps the two by renaming.
-    fn save(&self, learner: &Learner, optimizer: &ModuleOptimizer, next_step: usize) -> Result<()> {
-        learner.check_finite()?;
-        let (new, old) = (self.dir.join("checkpoint.new"), self.previous());
-        remove(&new)?;
-        fs::create_dir_all(&new).map_err(|error| Error::io(&new, error))?;
-        let failed = |error: burn::store::RecordError| {
-            Error::new(crate::error::Kind::Io, format!("cannot write the checkpoint {}", new.display()))
-                .with_source(error.to_string())
-        };
-        learner.clone().into_record().save(new.join("learner.bpk")).map_err(failed)?;
-        optimizer.save(new.join("optimizer.bpk")).map_err(failed)?;
-        let state = State { next_step, schedule: self.schedule.clone() };
-        let path = new.join("state.json");
-        fs::write(&path, serde_json::to_vec_pretty(&state).map_err(|e| Error::internal(e.to_string()))?)
-            .map_err(|error| Error::io(&path, error))?;
-        remove(&old)?;
-        let current = self.checkpoint();
-        if current.exists() {
-            fs::rename(&current, &old).map_err(|error| Error::io(&current, error))?;
-        }
-        fs::rename(&new, &current).map_err(|error| Error::io(&new, error))?;
-        remove(&old)
-    }
 }
 
 /// Pictures that go through the model together: those of one grid, at most `most` at a time, in
@@ -338,8 +244,4 @@ fn passes(items: &[Item], most: usize) -> Vec<Vec<&Item>> {
         }
     }
     passes
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    if dir.exists() { fs::remove_dir_all(dir).map_err(|error| Error::io(dir, error)) } else { Ok(()) }
 }

@@ -103,6 +103,21 @@ impl<'a> Instructions<'a> {
         self.template.tokenizer()
     }
 
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        self.config
+    }
+
+    /// The scoring options.
+    pub fn scoring(&self) -> &ScoringOptions {
+        self.scoring
+    }
+
+    /// The answers' ids.
+    pub fn answers(&self) -> &AnswerTokens {
+        &self.answers
+    }
+
     /// The seed of the run.
     pub fn seed(&self) -> u64 {
         self.seed
@@ -144,6 +159,22 @@ impl<'a> Instructions<'a> {
             asked.push(self.asked(&request, &text, n_tokens, answer, true)?);
         }
         weigh(&mut asked, *overall_share);
+        Ok(Item { patches, asked, rehearsed: 1, cells: Vec::new(), words: Words::default() })
+    }
+
+    /// A picture with every question of a request in the usual wording, and nothing to learn:
+    /// answers are only places where they would be.
+    pub(super) fn questions(&self, picture: Picture, request: &Request) -> Result<Item> {
+        let patches = preprocess(&picture, self.image)?;
+        let request = self.recipe.strategies.usual(request.clone());
+        let [_, h, w] = patches.grid_thw;
+        let n_tokens = h * w / self.config.vision.spatial_merge_size.pow(2);
+        let text = request.overall_text(self.scoring.overall.question());
+        let mut asked = vec![self.asked(&request, &text, n_tokens, self.yes_no(1.0), false)?];
+        for text in request.element_texts() {
+            asked.push(self.asked(&request, &text, n_tokens, self.yes_no(1.0), true)?);
+        }
+        weigh(&mut asked, 0.5);
         Ok(Item { patches, asked, rehearsed: 1, cells: Vec::new(), words: Words::default() })
     }
 

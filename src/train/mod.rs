@@ -10,23 +10,29 @@
 
 mod batch;
 mod blueprint;
+mod checkpoint;
+mod curves;
 mod export;
 mod fit;
 mod init;
 mod instructions;
 mod objective;
-
+mod predict;
+mod pseudo;
 mod scenes;
 mod schedule;
 mod strategies;
 
 pub use batch::{Asked, Batch, Item, Source, Words};
 pub use blueprint::{Blueprint, CELLS, SIDE};
+pub use checkpoint::Checkpoints;
+pub use curves::curves;
 pub use export::{export, write_facts};
 pub use fit::{Run, StepLog};
 pub use instructions::{Instructions, Recipe, Truth};
 pub use objective::{Learner, Objective, cross_entropy};
-
+pub use predict::Predicted;
+pub use pseudo::Selection;
 pub use scenes::{CLASSES, Scenes};
 pub use schedule::Schedule;
 pub use strategies::{Strategies, Strategy};

@@ -152,6 +152,18 @@ impl Strategies {
         request
     }
 
+    /// The request as it is asked when nothing is drawn: with what the strategies name, in the usual
+    /// wording.
+    pub(super) fn usual(&self, mut request: Request) -> Request {
+        if !self.prompt_type_augmentation.on {
+            request.prompt_type = None;
+        }
+        if !self.element_augmentation.on {
+            request.elements.iter_mut().for_each(|element| element.category = Category::Other);
+        }
+        request
+    }
+
     /// The picture as it is seen in one sample.
     pub(super) fn picture(&self, picture: Picture, run_seed: u64, sample: u64) -> Result<Picture> {
         match self.image_augmentation.rng(0x11, run_seed, sample) {
