@@ -15,6 +15,7 @@ mod image;
 mod metrics;
 mod parity;
 mod questions;
+mod records;
 mod scenes;
 mod score;
 mod text;

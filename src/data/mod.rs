@@ -1,7 +1,7 @@
 //! Data: `EvalMuse` records, predictions and their evaluation, synthetic scenes with labels.
 //!
 //! ```text
-//! evalmuse (records) <- submission (predictions, pairing, the report of `eval`)
+//! scan, json <- evalmuse (records, labels, census) <- submission (predictions, pairing, the report of `eval`)
 //!    |
 //! export (PNG and records) <- synth (samples by index) <- prompt, layout, draw <- scene, rng
 //! ```
@@ -14,6 +14,7 @@ mod layout;
 pub mod lighting;
 pub mod prompt;
 pub mod rng;
+mod scan;
 pub mod scene;
 pub mod submission;
 pub mod synth;

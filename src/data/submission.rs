@@ -147,7 +147,8 @@ impl Line {
         let total = self.total_score.flatten().or_else(|| self.overall.and_then(|overall| overall.score));
         let total_score = total.ok_or_else(|| missing("total_score")).context(|| &place)?;
         let mut elements = Vec::new();
-        for (key, score) in self.element_score.map_or_else(Vec::new, |entries| entries.0) {
+        let entries = self.element_score.map_or_else(|| Ok(Vec::new()), Entries::once);
+        for (key, score) in entries.context(|| "element_score").context(|| &place)? {
             let score = score
                 .ok_or_else(|| missing(&format!("element_score: {}", quoted(&key))))
                 .context(|| &place)?;
