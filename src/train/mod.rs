@@ -14,6 +14,7 @@ mod export;
 mod fit;
 mod init;
 mod instructions;
+mod load;
 mod objective;
 
 mod scenes;
