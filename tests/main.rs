@@ -12,6 +12,7 @@ mod data;
 mod engine;
 mod hostile_weights;
 mod image;
+mod learner;
 mod metrics;
 mod parity;
 mod questions;

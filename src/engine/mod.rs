@@ -29,7 +29,7 @@ use crate::image::Picture;
 use crate::model::{Observer, VisionLanguageModel};
 use crate::score::ModelIdentity;
 use crate::weights::names::{EMBEDDING, HEAD};
-use crate::weights::{Bundle, ByteSource, LoadReport, Table, load};
+use crate::weights::{Bundle, ByteSource, LoadReport, Precision, Table, load};
 
 /// A model on a device, ready to open pictures.
 pub struct Engine {
@@ -81,7 +81,8 @@ impl Engine {
         let outside: Vec<_> = names.iter().map(|name| ((*name).to_owned(), table.clone())).collect();
         let processor = Processor::new(facts)?;
         let model = VisionLanguageModel::new(processor.config(), &place.device);
-        let (model, report) = load(model, &outside, &checkpoint, &place.device, progress).await?;
+        let (model, report) =
+            load(model, &outside, &checkpoint, (&place.device, Precision::Stored), progress).await?;
         let embedding = checkpoint.table(EMBEDDING).await?;
         let mut answer_ids = processor.answers().overall();
         answer_ids.extend(processor.answers().element());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use super::objective::Learner;
@@ -24,7 +24,8 @@ pub fn write_facts(facts: &ModelFacts, folder: &Path) -> Result<()> {
     write(folder, "tokenizer.json", &facts.tokenizer)
 }
 
-/// Writes the whole model; the heads that only training needs stay behind.
+/// Writes the whole model in f32, adapters merged into the weights they adapt; the heads that only
+/// training needs stay behind.
 ///
 /// # Errors
 /// When a parameter is not finite or a file cannot be written.
@@ -33,7 +34,7 @@ pub fn export(learner: &Learner, facts: &ModelFacts, folder: &Path) -> Result<()
     write_facts(facts, folder)?;
     let table = Outside::of(EMBEDDING, &learner.embed_tokens)?;
     let head = learner.lm_head.as_ref().map(|head| Outside::of(HEAD, head)).transpose()?;
-    let parameters = stored(&learner.model, true);
+    let parameters = stored(&learner.model.valid().materialize(), true);
     let inside = parameters.iter().map(|parameter| {
         let shape = hf_shape(&parameter.name, &parameter.shape, &facts.config.vision);
         (to_hf(&parameter.name), shape, parameter.values.as_slice())

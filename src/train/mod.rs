@@ -16,6 +16,7 @@ mod export;
 mod fit;
 mod init;
 mod instructions;
+mod load;
 mod objective;
 mod predict;
 mod pseudo;

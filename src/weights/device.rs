@@ -38,7 +38,7 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
             values.extend(block.iter().map(|byte| (byte & 15) as i8 - 8));
             values.extend(block.iter().map(|byte| (byte >> 4) as i8 - 8));
         }),
-        _ => return Ok(matrix(info, bytes, device)?.transpose()),
+        _ => return decoded_linear(info, bytes, device),
     };
     if values.len() != d_out * d_in {
         return Err(Error::model(format!(
@@ -56,6 +56,11 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
         on_gpu(&values, &scales, [d_out, d_in], scheme)
     };
     Ok(Tensor::from_data(data, device))
+}
+
+/// A linear weight, `[out, in]` as stored and `[in, out]` as returned, decoded.
+pub fn decoded_linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<2>> {
+    Ok(matrix(info, bytes, device)?.transpose())
 }
 
 fn two(info: &TensorInfo) -> Result<[usize; 2]> {

@@ -6,10 +6,10 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::device::{linear, matrix, vector};
+use super::device::{decoded_linear, linear, matrix, vector};
 use super::report::LoadReport;
 use super::source::ByteSource;
 use crate::error::{Context, Result};
@@ -85,6 +85,8 @@ impl ModuleVisitor for Expected {
         }
         let values = if self.values {
             let value = param.val();
+            // Some back ends quantise anew what they transpose.
+            let value = if matches!(value.dtype(), DType::QFloat(_)) { value.dequantize() } else { value };
             let value = if form == Form::Linear { value.swap_dims(D - 2, D - 1) } else { value };
             value.into_data().try_into_vec().unwrap_or_default()
         } else {
@@ -120,6 +122,15 @@ impl ModuleMapper for Fill {
     }
 }
 
+/// How values lie on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Quantised matrices as they are stored, the rest in f32: what scoring reads.
+    Stored,
+    /// Everything in f32, quantised matrices decoded: what training changes.
+    Full,
+}
+
 /// Fills every parameter of `module` from the checkpoint, telling `progress` the stored bytes
 /// done and in all.
 ///
@@ -133,7 +144,7 @@ pub async fn load<M: Module, S: ByteSource>(
     module: M,
     outside: &[(String, Vec<usize>)],
     checkpoint: &Checkpoint<S>,
-    device: &Device,
+    (device, precision): (&Device, Precision),
     mut progress: impl AsyncFnMut(u64, u64) -> Result<()>,
 ) -> Result<(M, LoadReport)> {
     let parameters = stored(&module, false);
@@ -152,7 +163,8 @@ pub async fn load<M: Module, S: ByteSource>(
         let tensor: Box<dyn Any> = match form {
             Form::Vector => Box::new(vector(&info, &bytes, device)?),
             Form::Matrix => Box::new(matrix(&info, &bytes, device)?),
-            Form::Linear => Box::new(linear(&info, &bytes, device)?),
+            Form::Linear if precision == Precision::Stored => Box::new(linear(&info, &bytes, device)?),
+            Form::Linear => Box::new(decoded_linear(&info, &bytes, device)?),
         };
         done += size(&name);
         tensors.insert(name, tensor);

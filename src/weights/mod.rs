@@ -38,7 +38,7 @@ pub use bundle::{Bundle, ModelFacts};
 pub use checkpoint::Checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub use convert::{ConvertJob, ConvertReport, convert};
-pub use load::{load, stored};
+pub use load::{Precision, load, stored};
 pub use manifest::{FileEntry, Manifest, Role};
 pub use report::LoadReport;
 #[cfg(not(target_arch = "wasm32"))]

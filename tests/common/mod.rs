@@ -1,6 +1,7 @@
 //! Fixtures and comparisons that the parity tests share.
 
 pub(crate) mod checkpoint;
+pub(crate) mod lessons;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

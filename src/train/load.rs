@@ -1,0 +1,45 @@
+//! A learner that starts where a checkpoint ended.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use super::objective::Learner;
+use crate::error::{Context, Result};
+use crate::model::VisionLanguageModel;
+use crate::weights::device::matrix;
+use crate::weights::layout::expected;
+use crate::weights::names::{EMBEDDING, HEAD};
+use crate::weights::{ByteSource, Checkpoint, LoadReport, ModelFacts, Precision, load};
+
+impl Learner {
+    /// The model of a checkpoint, every parameter in f32 and trainable, without auxiliary heads.
+    ///
+    /// Any type that the readers know will do; quantised values are decoded, so that training goes
+    /// on from exactly what was scored. `progress` hears stored bytes done and in all, embedding
+    /// table and head not counted. Peak host memory is the largest tensor, stored and decoded.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::error::Kind::Model) with the whole report where a tensor is missing
+    /// or has another shape, and whatever reading gives.
+    pub async fn load<S: ByteSource>(
+        facts: &ModelFacts,
+        checkpoint: &Checkpoint<S>,
+        device: &Device,
+        progress: impl AsyncFnMut(u64, u64) -> Result<()>,
+    ) -> Result<(Self, LoadReport)> {
+        let is_outside = |name: &str| name == EMBEDDING || name == HEAD;
+        let outside: Vec<_> =
+            expected(&facts.config).into_iter().filter(|(name, _)| is_outside(name)).collect();
+        let model = VisionLanguageModel::new(&facts.config, device);
+        let (model, report) = load(model, &outside, checkpoint, (device, Precision::Full), progress).await?;
+        let table = async |name: &'static str| -> Result<Param<Tensor<2>>> {
+            let (info, bytes) = checkpoint.read(name).await.context(|| format!("tensor {name}"))?;
+            Ok(Param::from_tensor(matrix(&info, &bytes, device)?))
+        };
+        let lm_head = if facts.config.text.tie_word_embeddings { None } else { Some(table(HEAD).await?) };
+        let learner =
+            Self { model, embed_tokens: table(EMBEDDING).await?, lm_head, auxiliary: None, locator: None };
+        // Loaded tensors are frozen until somebody says otherwise.
+        Ok((learner.unfreeze(), report))
+    }
+}
