@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::engine::Processor;
+use crate::engine::{Place, Processor};
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::image::decode::{DecodeLimits, decode};
@@ -73,6 +73,28 @@ pub(super) struct BatchFlags {
 pub(super) enum DeviceKind {
     Cpu,
     Gpu,
+}
+
+impl DeviceKind {
+    /// The device, if this build and machine have it.
+    pub(super) fn place(self) -> Result<Place> {
+        match self {
+            Self::Cpu => Ok(Place::cpu()),
+            #[cfg(feature = "cuda")]
+            Self::Gpu => Ok(Place { device: burn::tensor::Device::cuda(0_usize), name: "gpu".into() }),
+            #[cfg(all(feature = "gpu", not(feature = "cuda")))]
+            Self::Gpu => {
+                let device = burn::tensor::Device::wgpu_options()
+                    .init()
+                    .map_err(|error| Error::device("no GPU device").with_source(error.to_string()))?;
+                Ok(Place { device, name: "gpu".into() })
+            }
+            #[cfg(not(any(feature = "gpu", feature = "cuda")))]
+            Self::Gpu => Err(Error::unsupported(
+                "this build has no GPU back end; build with --features gpu or --features cuda, or use --device cpu",
+            )),
+        }
+    }
 }
 
 fn parse_overall(text: &str) -> std::result::Result<OverallKind, String> {

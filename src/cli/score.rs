@@ -7,12 +7,12 @@ use super::batch::{Batch, Provenance};
 use super::input::{DeviceKind, Flags, ModelFlags};
 use super::{json, print, prompt};
 use crate::engine::{Engine, Place, selftest};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::score::ScoreResult;
 use crate::weights::Bundle;
 
 pub(super) async fn run(flags: &Flags) -> Result<()> {
-    let place = place(flags.model.device)?;
+    let place = flags.model.device.place()?;
     if let Some(batch) = Batch::open(&flags.batch, "overall")? {
         if batch.is_done() {
             return Ok(());
@@ -45,25 +45,6 @@ async fn load(flags: &ModelFlags, place: Place) -> Result<Arc<Engine>> {
         selftest::run(&engine, golden, &()).await?;
     }
     Ok(engine)
-}
-
-fn place(device: DeviceKind) -> Result<Place> {
-    match device {
-        DeviceKind::Cpu => Ok(Place::cpu()),
-        #[cfg(feature = "cuda")]
-        DeviceKind::Gpu => Ok(Place { device: burn::tensor::Device::cuda(0_usize), name: "gpu".into() }),
-        #[cfg(all(feature = "gpu", not(feature = "cuda")))]
-        DeviceKind::Gpu => {
-            let device = burn::tensor::Device::wgpu_options()
-                .init()
-                .map_err(|error| Error::device("no GPU device").with_source(error.to_string()))?;
-            Ok(Place { device, name: "gpu".into() })
-        }
-        #[cfg(not(any(feature = "gpu", feature = "cuda")))]
-        DeviceKind::Gpu => Err(Error::unsupported(
-            "this build has no GPU back end; build with --features gpu or --features cuda, or use --device cpu",
-        )),
-    }
 }
 
 /// A result for people.

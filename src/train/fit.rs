@@ -103,7 +103,15 @@ impl Run<'_> {
                 }
             });
             for step in first..schedule.steps {
-                let items = receiver.recv().map_err(|_| Error::internal("the data thread ended early"))??;
+                let items = receiver.recv().map_err(|_| Error::internal("the data thread ended early"))?;
+                let items = match items {
+                    Ok(items) => items,
+                    Err(error) => {
+                        // What was learned until here is not the data's fault.
+                        checkpoints.save(&learner, &optimizer, schedule, step)?;
+                        return Err(error);
+                    }
+                };
                 let log;
                 (learner, log) = self.step(step, learner, &mut optimizer, &items, &pools)?;
                 report(&log)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Asked, Item, Words};
 use super::strategies::{Strategies, Strategy};
 use crate::config::{ImageConfig, ModelConfig};
-use crate::data::evalmuse::Rating;
+use crate::data::evalmuse::Label;
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::image::patches::preprocess;
@@ -21,10 +21,10 @@ use crate::weights::ModelFacts;
 pub struct Truth {
     /// The prompt with its elements.
     pub request: Request,
-    /// The whole, on the scale of the scoring options; [`Rating::Missing`] asks nothing about it.
-    pub total: Rating,
-    /// Each element, 0 to 1, in the order of the request; missing ones are not asked about.
-    pub elements: Vec<Rating>,
+    /// The whole, on the scale of the scoring options; nothing is asked about it without.
+    pub total: Option<Label>,
+    /// Each element, 0 to 1, in the order of the request.
+    pub elements: Vec<Label>,
 }
 
 /// How labels become lessons.
@@ -146,16 +146,14 @@ impl<'a> Instructions<'a> {
         let [_, h, w] = patches.grid_thw;
         let n_tokens = h * w / self.config.vision.spatial_merge_size.pow(2);
         let mut asked = Vec::new();
-        if *overall_share > 0.0 && truth.total != Rating::Missing {
-            let answer = self.level_answer(&truth.total, shift)?;
+        if let Some(total) = truth.total.as_ref().filter(|_| *overall_share > 0.0) {
+            let answer = self.level_answer(total, shift)?;
             let text = request.overall_text(self.scoring.overall.question());
             asked.push(self.asked(&request, &text, n_tokens, answer, false)?);
         }
-        let rated = request.element_texts().zip(&truth.elements).zip(shifts);
-        for ((text, rating), shift) in
-            rated.filter(|((_, rating), _)| **rating != Rating::Missing).take(*questions)
-        {
-            let answer = self.element_answer(rating, shift)?;
+        let labelled = request.element_texts().zip(&truth.elements).zip(shifts);
+        for ((text, label), shift) in labelled.take(*questions) {
+            let answer = self.element_answer(label, shift)?;
             asked.push(self.asked(&request, &text, n_tokens, answer, true)?);
         }
         weigh(&mut asked, *overall_share);
@@ -195,25 +193,21 @@ impl<'a> Instructions<'a> {
     ///
     /// Soft: each rater's score lies between two letters that share it by their distance, so that
     /// the expected level is the mean score's, unrounded.
-    fn level_answer(&self, rating: &Rating, shift: f64) -> Result<Vec<(u32, f32)>> {
-        let mean = finite(rating)?;
+    fn level_answer(&self, label: &Label, shift: f64) -> Result<Vec<(u32, f32)>> {
         let [low, high] = self.scoring.overall.scale;
         if self.answers.levels.is_empty() {
-            return Ok(self.yes_no((mean - low) / (high - low)));
+            return Ok(self.yes_no(((label.mean - low) / (high - low)).clamp(0.0, 1.0)));
         }
         let scale = self.scoring.overall.level_scale()?;
         let steps = (scale.n_levels() - 1) as f64;
         let moved = |score: f64| (score + shift * (high - low) / steps).clamp(low, high);
         // Refuses what lies outside before anything is moved.
-        scale.encode(mean)?;
+        scale.encode(label.mean)?;
         if !self.recipe.soft_labels {
-            return Ok(vec![(self.answers.levels[scale.encode(moved(mean))? - 1], 1.0)]);
+            return Ok(vec![(self.answers.levels[scale.encode(moved(label.mean))? - 1], 1.0)]);
         }
         let mut shares = vec![0.0; scale.n_levels()];
-        let ratings = match rating {
-            Rating::Raters(each) => each.as_slice(),
-            _ => &[mean],
-        };
+        let ratings = if label.ratings.is_empty() { &[label.mean] } else { label.ratings.as_slice() };
         for rating in ratings {
             scale.encode(*rating)?;
             let step = (moved(*rating) - low) / (high - low) * steps;
@@ -227,12 +221,11 @@ impl<'a> Instructions<'a> {
     }
 
     /// Yes or no, after the label is moved by `shift`.
-    fn element_answer(&self, rating: &Rating, shift: f64) -> Result<Vec<(u32, f32)>> {
-        let mean = finite(rating)?;
-        if !(0.0..=1.0).contains(&mean) {
-            return Err(Error::input(format!("an element's label is {mean}, expected 0 to 1")));
+    fn element_answer(&self, label: &Label, shift: f64) -> Result<Vec<(u32, f32)>> {
+        let moved = (label.mean + shift).clamp(0.0, 1.0);
+        if !(0.0..=1.0).contains(&label.mean) {
+            return Err(Error::input(format!("an element's label is {}, expected 0 to 1", label.mean)));
         }
-        let moved = (mean + shift).clamp(0.0, 1.0);
         let yes = if self.recipe.soft_labels { moved } else { f64::from(u8::from(moved >= 0.5)) };
         Ok(self.yes_no(yes))
     }
@@ -240,13 +233,6 @@ impl<'a> Instructions<'a> {
     fn yes_no(&self, yes: f64) -> Vec<(u32, f32)> {
         positive([(self.answers.yes, yes), (self.answers.no, 1.0 - yes)].into_iter())
     }
-}
-
-fn finite(rating: &Rating) -> Result<f64> {
-    rating
-        .mean()
-        .filter(|mean| mean.is_finite())
-        .ok_or_else(|| Error::input("a label is missing or no finite number"))
 }
 
 /// Answers that have a share at all.

@@ -4,7 +4,7 @@ use super::batch::{Item, Source, Words};
 use super::blueprint::SIDE;
 use super::instructions::{Instructions, Recipe, Truth};
 use crate::data::draw::{CELL_CLASSES, cells, centers, places};
-use crate::data::evalmuse::Rating;
+use crate::data::evalmuse::Label;
 use crate::data::rng::Rng;
 use crate::data::scene::{Claim, Color, MARGIN, Relation, Scene, Shape, Size, Texture, Thing, Tone};
 use crate::data::synth::{Sample, Sampler};
@@ -80,8 +80,11 @@ impl<'a> Scenes<'a> {
         let elements: Vec<String> = claims.iter().map(|claim| claim.words.clone()).collect();
         let truth = Truth {
             request: Request::new(sample.prompt.clone(), &elements, Some(sample.prompt_type))?,
-            total: Rating::Mean(sample.score),
-            elements: claims.iter().map(|claim| Rating::Mean(f64::from(u8::from(claim.holds)))).collect(),
+            total: Some(Label { mean: sample.score, ratings: Vec::new() }),
+            elements: claims
+                .iter()
+                .map(|claim| Label { mean: f64::from(u8::from(claim.holds)), ratings: Vec::new() })
+                .collect(),
         };
         let mut item = self.instructions.item(sample.picture()?, &truth, index)?;
         let [h, w] = self.instructions.merged(&item);

@@ -1,0 +1,199 @@
+//! What can be said to `imatch train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::input::DeviceKind;
+use crate::error::Error;
+use crate::train::{Recipe, Schedule, Selection, Strategy};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Flags {
+    #[command(flatten)]
+    pub(super) start: StartFlags,
+    /// Run folder: new or empty, except with --resume
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Continue the run in the folder with the options it was started with
+    #[arg(long)]
+    pub(super) resume: bool,
+    #[arg(long, value_name = "N", help = or("Seed of weights, order and strategies", super::SEED))]
+    pub(super) seed: Option<u64>,
+    /// Where to compute: cpu, or gpu in builds with --features gpu or cuda
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub(super) device: DeviceKind,
+    #[command(flatten)]
+    pub(super) adapter: AdapterFlags,
+    #[command(flatten)]
+    pub(super) schedule: ScheduleFlags,
+    #[command(flatten)]
+    pub(super) lessons: LessonFlags,
+    #[command(flatten)]
+    pub(super) strategies: StrategyFlags,
+    #[command(flatten)]
+    pub(super) validation: ValidationFlags,
+}
+
+/// Where the run starts and what it learns from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Start")]
+pub(super) struct StartFlags {
+    /// Start from random weights on synthetic scenes
+    #[arg(long, conflicts_with_all = ["model", "records", "images"])]
+    pub(super) from_scratch: bool,
+    /// Start from a model folder: Hugging Face or converted
+    #[arg(long, value_name = "DIR")]
+    pub(super) model: Option<PathBuf>,
+    /// `EvalMuse` records to learn from; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub(super) records: Vec<PathBuf>,
+    /// Folder that `img_path` in the records is relative to
+    #[arg(long, value_name = "DIR")]
+    pub(super) images: Option<PathBuf>,
+    /// Leave out prompts that name no subject (`promt_meaningless`)
+    #[arg(long)]
+    pub(super) skip_meaningless_prompts: bool,
+    /// Leave out elements where their split may be wrong (`split_confidence`)
+    #[arg(long)]
+    pub(super) skip_doubtful_splits: bool,
+    /// Leave out elements where raters were not sure (`attribute_confidence`)
+    #[arg(long)]
+    pub(super) skip_unsure_raters: bool,
+}
+
+/// What of the model learns.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Adapter (without: every weight learns)")]
+pub(super) struct AdapterFlags {
+    /// Learn a LoRA adapter of this rank instead of the weights
+    #[arg(long, value_name = "RANK")]
+    pub(super) lora: Option<usize>,
+    /// Scale of the adapter, divided by its rank [default: twice the rank]
+    #[arg(long, value_name = "X", requires = "lora")]
+    pub(super) lora_alpha: Option<f64>,
+    /// Modules to adapt, as PEFT's target_modules: names, or one regular expression [default: the decoder's seven linear layers]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora")]
+    pub(super) lora_targets: Vec<String>,
+    /// Hold the frozen weights in 8 or 4 bits (QLoRA)
+    #[arg(long, value_name = "q8_0|q4_0", requires = "lora")]
+    pub(super) quantize_base: Option<String>,
+}
+
+/// How long and how fast.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Schedule")]
+pub(super) struct ScheduleFlags {
+    /// Times that each record is seen [default: 2; the paper does not publish this; our default]
+    #[arg(long, value_name = "X", conflicts_with_all = ["steps", "from_scratch"])]
+    pub(super) epochs: Option<f64>,
+    #[arg(long, value_name = "N", help = or("Steps in all; from scratch", Schedule::shapes().steps))]
+    pub(super) steps: Option<usize>,
+    #[arg(long, value_name = "N", help = both("Pictures per step", |s| s.batch))]
+    pub(super) batch: Option<usize>,
+    #[arg(long, value_name = "N", help = both("Most pictures of one forward pass; gradients add up over a step", |s| s.micro_batch))]
+    pub(super) micro_batch: Option<usize>,
+    /// Peak learning rate [default: 1.5e-3 from scratch, 1e-4 for an adapter, 2e-5 for all weights; the paper does not publish this; our default]
+    #[arg(long, value_name = "X")]
+    pub(super) learning_rate: Option<f64>,
+    /// Steps of linear warm-up, a cosine follows [default: 100 of each phase from scratch, 3 % of the steps otherwise]
+    #[arg(long, value_name = "N")]
+    pub(super) warmup: Option<usize>,
+    #[arg(long, value_name = "X", help = both("Decoupled weight decay", |s| s.weight_decay))]
+    pub(super) weight_decay: Option<f64>,
+    #[arg(long, value_name = "X", help = both("Decay of AdamW's second moment", |s| s.beta_2))]
+    pub(super) beta_2: Option<f64>,
+    #[arg(long, value_name = "X", help = both("Largest norm of a parameter's gradient", |s| s.clip))]
+    pub(super) clip: Option<f64>,
+    #[arg(long, value_name = "N", help = both("Steps between checkpoints", |s| s.checkpoint_every))]
+    pub(super) checkpoint_every: Option<usize>,
+    #[arg(long, value_name = "N", help = both("Shares of a step computed side by side, one thread each", |s| s.shards))]
+    pub(super) shards: Option<usize>,
+    #[arg(long, value_name = "N", requires = "from_scratch", help = or("From scratch: steps in which the vision tower learns to see, in proportion to --steps", Schedule::shapes().see_steps))]
+    pub(super) see_steps: Option<usize>,
+    #[arg(long, value_name = "N", requires = "from_scratch", help = or("From scratch: pictures per step while only seeing", Schedule::shapes().see_batch))]
+    pub(super) see_batch: Option<usize>,
+    #[arg(long, value_name = "X", requires = "from_scratch", help = or("From scratch: weight of the auxiliary loss", Schedule::shapes().auxiliary))]
+    pub(super) auxiliary: Option<f64>,
+}
+
+/// What is asked about a picture.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Lessons")]
+pub(super) struct LessonFlags {
+    #[arg(long, value_name = "X", help = lesson("Part of a picture's loss that the overall question has, 0 to 1", |r| r.overall_share))]
+    pub(super) overall_share: Option<f32>,
+    #[arg(long, value_name = "N", help = lesson("Most elements asked about one picture in one step", |r| r.questions))]
+    pub(super) questions: Option<usize>,
+    /// Spread answers as the raters were, instead of one token for their mean
+    #[arg(long)]
+    pub(super) soft_labels: bool,
+}
+
+/// The strategies of the paper.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Strategies (on, off or on:SEED)")]
+pub(super) struct StrategyFlags {
+    #[arg(long, value_parser = strategy, value_name = "ON", help = lesson("Name the element's category in its question (wording ours)", |r| r.strategies.element_augmentation))]
+    pub(super) element_augmentation: Option<Strategy>,
+    #[arg(long, value_name = "X", help = ours("Share of elements whose category is left out all the same", |r| r.strategies.uncategorised))]
+    pub(super) uncategorised: Option<f32>,
+    #[arg(long, value_parser = strategy, value_name = "ON", help = lesson("Name the prompt's type, real or synthetic (wording ours)", |r| r.strategies.prompt_type_augmentation))]
+    pub(super) prompt_type_augmentation: Option<Strategy>,
+    #[arg(long, value_name = "X", help = ours("Share of prompts whose type is left out all the same", |r| r.strategies.untyped))]
+    pub(super) untyped: Option<f32>,
+    #[arg(long, value_parser = strategy, value_name = "ON", help = lesson("Light pictures anew: brightness, contrast, gamma", |r| r.strategies.image_augmentation))]
+    pub(super) image_augmentation: Option<Strategy>,
+    #[arg(long, value_name = "X", help = ours("Most that a light changes each of the three", |r| r.strategies.lighting))]
+    pub(super) lighting: Option<f32>,
+    #[arg(long, value_parser = strategy, value_name = "ON", help = ours("Move labels at random: half a level at most, elements a quarter", |r| r.strategies.score_perturbation))]
+    pub(super) score_perturbation: Option<Strategy>,
+    #[arg(long, value_parser = strategy, value_name = "ON", help = ours("Word instructions in several ways", |r| r.strategies.paraphrase))]
+    pub(super) paraphrase: Option<Strategy>,
+}
+
+/// Pictures that are not learnt from, or only once the model itself has labelled them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Validation")]
+pub(super) struct ValidationFlags {
+    /// Records to score at the end, with or without labels
+    #[arg(long, value_name = "FILE", requires = "records")]
+    pub(super) validation: Option<PathBuf>,
+    /// Validation-set augmentation: label --validation with the trained model, add what it is sure of, train again
+    #[arg(long, requires = "validation")]
+    pub(super) pseudo_label: bool,
+    #[arg(long, value_name = "X", requires = "pseudo_label", help = unpublished("Share of pictures, the surest, whose overall score becomes a label", Selection::default().keep))]
+    pub(super) keep: Option<f64>,
+    #[arg(long, value_name = "X", requires = "pseudo_label", help = unpublished("Least certainty |2p - 1| of an element that becomes a label", Selection::default().confidence))]
+    pub(super) confidence: Option<f64>,
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    text.parse().map_err(|error: Error| error.to_string())
+}
+
+/// A help text with the default, in clap's own spelling.
+fn or(text: &str, default: impl std::fmt::Display) -> String {
+    format!("{text} [default: {default}]")
+}
+
+/// A help text with a default that the paper does not give.
+fn unpublished(text: &str, default: impl std::fmt::Display) -> String {
+    format!("{text} [default: {default}; the paper does not publish this; our default]")
+}
+
+/// With the defaults of both kinds of run.
+fn both<T: std::fmt::Display + PartialEq>(text: &str, of: fn(&Schedule) -> T) -> String {
+    let (scratch, tune) = (of(&Schedule::shapes()), of(&Schedule::tune(1, false)));
+    if scratch == tune { or(text, tune) } else { format!("{text} [default: {tune}, {scratch} from scratch]") }
+}
+
+/// With the defaults of both kinds of run.
+fn lesson<T: std::fmt::Display + PartialEq>(text: &str, of: fn(&Recipe) -> T) -> String {
+    let (scratch, tune) = (of(&Recipe::shapes()), of(&Recipe::new()));
+    if scratch == tune { or(text, tune) } else { format!("{text} [default: {tune}, {scratch} from scratch]") }
+}
+
+fn ours<T: std::fmt::Display>(text: &str, of: fn(&Recipe) -> T) -> String {
+    unpublished(text, of(&Recipe::new()))
+}

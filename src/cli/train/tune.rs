@@ -1,0 +1,175 @@
+//! Fine-tuning a checkpoint on records, as a whole or through an adapter.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module as _;
+use burn::tensor::Device;
+
+use super::folder::Folder;
+use super::settings::{DataFile, Settings, Start, Tuning};
+use super::{Flags, fit, new_settings};
+use crate::cli::{json, print, progress, say};
+use crate::data::evalmuse::{Census, LabelRules, write_records};
+use crate::error::{Context as _, Error, Result};
+use crate::text::{OverallKind, Request};
+use crate::train::{
+    Instructions, Learner, Predicted, Recipe, RecordSet, Records, Schedule, Selection, export,
+};
+use crate::weights::{Bundle, FileSource};
+
+/// Epochs where nothing is said: the paper does not publish its number.
+const EPOCHS: f64 = 2.0;
+
+/// Labels that the model gave itself, in the run folder.
+const PSEUDO_LABELS: &str = "pseudo-labels.json";
+
+/// The settings of a new run that tunes `model`; the data is read through once.
+pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
+    let said = &flags.start;
+    let (Some(images), false) = (&said.images, said.records.is_empty()) else {
+        return Err(Error::input("--model is tuned on --records with --images, expected both"));
+    };
+    let rules = LabelRules {
+        skip_meaningless_prompts: said.skip_meaningless_prompts,
+        skip_doubtful_splits: said.skip_doubtful_splits,
+        skip_unsure_raters: said.skip_unsure_raters,
+    };
+    let bundle = pollster::block_on(Bundle::open_folder(model))?;
+    let (set, _) = RecordSet::open(&said.records, images, rules, true)?;
+    let tuning = Tuning {
+        model: model.to_owned(),
+        sha256: bundle.identity.sha256,
+        records: said.records.iter().map(|path| DataFile::of(path)).collect::<Result<_>>()?,
+        images: images.clone(),
+        rules,
+        adapter: None,
+    };
+    let epochs = flags.schedule.epochs.unwrap_or(EPOCHS);
+    if !(epochs > 0.0 && epochs <= 1e6) {
+        return Err(Error::input(format!(
+            "epochs is {epochs}, expected a number above 0 of at most 1000000"
+        )));
+    }
+    let batch = flags.schedule.batch.unwrap_or(Schedule::TUNE_BATCH).max(1);
+    let steps = (epochs * set.len() as f64 / batch as f64).ceil() as usize;
+    let schedule = Schedule::tune(flags.schedule.steps.unwrap_or(steps), tuning.adapter.is_some());
+    let mut settings = new_settings(Start::Checkpoint(tuning), schedule, Recipe::new());
+    settings.validation = flags.validation.validation.as_deref().map(DataFile::of).transpose()?;
+    settings.pseudo_labels = flags.validation.pseudo_label.then(Selection::default);
+    Ok(settings)
+}
+
+/// One run: perhaps a teacher first, whose sure answers are added to the records.
+pub(super) fn run(
+    folder: Folder<'_>,
+    settings: &Settings,
+    tuning: &Tuning,
+    resumed: bool,
+    device: Device,
+) -> Result<()> {
+    let mut bundle = pollster::block_on(Bundle::open_folder(&tuning.model))?;
+    if bundle.identity.sha256 != tuning.sha256 {
+        return Err(Error::input(format!(
+            "the model in {} has changed since the run was started",
+            tuning.model.display()
+        )));
+    }
+    bundle.facts.scoring = bundle.facts.scoring.with_overall(OverallKind::Levels);
+    if !resumed {
+        folder.begin(settings, &bundle.facts)?;
+    }
+    let job = Job { settings, tuning, bundle, device };
+    let mut records: Vec<PathBuf> = tuning.records.iter().map(|file| file.path.clone()).collect();
+    if let (Some(selection), Some(validation)) = (&settings.pseudo_labels, &settings.validation) {
+        let labels = folder.0.join(PSEUDO_LABELS);
+        if !labels.exists() {
+            let teacher = folder.0.join("teacher");
+            let learner = job.train(Folder(&teacher), &records)?;
+            let predicted = job.predict(&learner, &validation.path)?;
+            let chosen = selection.records(&predicted);
+            say(&format!(
+                "{}: labels for {} of {} pictures",
+                labels.display(),
+                chosen.len(),
+                predicted.len()
+            ));
+            folder.write(PSEUDO_LABELS, write_records(&chosen)?.as_bytes())?;
+        }
+        records.push(labels);
+    }
+    let learner = job.train(folder, &records)?;
+    if let Some(validation) = &settings.validation {
+        let predicted = job.predict(&learner, &validation.path)?;
+        let lines = predicted.iter().map(|line| Ok(json(line)? + "\n")).collect::<Result<String>>()?;
+        folder.write("predictions.jsonl", lines.as_bytes())?;
+    }
+    let model = folder.0.join("model");
+    export(&learner, &job.bundle.facts, &model)?;
+    print(&format!("{}", model.display()))
+}
+
+/// Says what a list of records has, and what of it is left out.
+fn account(path: &Path, census: &Census) {
+    census.to_string().lines().for_each(|line| say(&format!("{}: {line}", path.display())));
+}
+
+/// What every phase of a run shares.
+struct Job<'a> {
+    settings: &'a Settings,
+    tuning: &'a Tuning,
+    bundle: Bundle<FileSource>,
+    device: Device,
+}
+
+impl Job<'_> {
+    /// Trains on `records` in a folder and writes down what is not learnt from.
+    fn train(&self, folder: Folder<'_>, records: &[PathBuf]) -> Result<Learner> {
+        let (set, censuses) = RecordSet::open(records, &self.tuning.images, self.tuning.rules, true)?;
+        let mut excluded = String::new();
+        for (path, census) in records.iter().zip(&censuses) {
+            account(path, census);
+            excluded.push_str(&census.lines()?);
+        }
+        folder.write("excluded.jsonl", excluded.as_bytes())?;
+        self.device.seed(self.settings.seed);
+        let source = Records::new(set, self.instructions()?);
+        let bar = progress(0);
+        let loaded =
+            Learner::load(&self.bundle.facts, &self.bundle.checkpoint, &self.device, async |done, all| {
+                bar.set_length(all);
+                bar.set_position(done);
+                Ok(())
+            });
+        let (learner, _) = pollster::block_on(loaded)?;
+        bar.finish_and_clear();
+        fit(folder, self.settings, &self.bundle.facts, self.device.clone(), learner, &source)
+    }
+
+    fn instructions(&self) -> Result<Instructions<'_>> {
+        Instructions::new(&self.bundle.facts, self.settings.recipe.clone(), self.settings.seed)
+    }
+
+    /// The learner's scores of a list of records, labelled or not.
+    fn predict(&self, learner: &Learner, records: &Path) -> Result<Vec<Predicted>> {
+        let files = [records.to_owned()];
+        let (set, censuses) = RecordSet::open(&files, &self.tuning.images, LabelRules::default(), false)?;
+        if set.len() < censuses.iter().map(|census| census.n_records).sum() {
+            censuses.iter().for_each(|census| account(records, census));
+        }
+        let (learner, device) = (learner.valid(), self.device.clone().inner());
+        let instructions = self.instructions()?;
+        let bar = progress(set.len() as u64);
+        let predicted = (0..set.len()).map(|index| {
+            let record = set.record(index)?;
+            let keys: Vec<String> = record.element_score.iter().map(|(key, _)| key.clone()).collect();
+            let request = Request::new(record.prompt.clone(), &keys, record.prompt_type)?;
+            bar.inc(1);
+            instructions
+                .predict(&learner, &device, &record.img_path, set.picture(&record)?, &request)
+                .context(|| record.img_path.clone())
+        });
+        let predicted = predicted.collect();
+        bar.finish_and_clear();
+        predicted
+    }
+}

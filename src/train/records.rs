@@ -1,0 +1,159 @@
+//! `EvalMuse` records as training items: order and augmentations depend on seed and step alone.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::batch::{Item, Source};
+use super::instructions::{Instructions, Truth};
+use crate::data::evalmuse::{Census, ElementLabel, LabelRules, Located, Record, RecordStream, record_at};
+use crate::data::rng::Rng;
+use crate::error::{Context as _, Error, Result};
+use crate::image::Picture;
+use crate::image::decode::{DecodeLimits, decode};
+use crate::text::Request;
+
+/// Records with their pictures on disk. Sixteen bytes a record are held in memory, no more.
+#[derive(Debug)]
+pub struct RecordSet {
+    files: Vec<PathBuf>,
+    images: PathBuf,
+    rules: LabelRules,
+    /// File and byte of each record that can be used.
+    places: Vec<(u32, u64)>,
+}
+
+impl RecordSet {
+    /// Reads `files` through once, checks every label, and looks whether every picture is there:
+    /// what cannot be used is in the census of its file, by name and with the reason.
+    ///
+    /// With `labelled` false records are for prediction: no label is needed, and none is read.
+    ///
+    /// # Errors
+    /// For anything malformed or out of its range, naming file, record and field; for files that
+    /// cannot be read.
+    pub fn open(
+        files: &[PathBuf],
+        images: &Path,
+        rules: LabelRules,
+        labelled: bool,
+    ) -> Result<(Self, Vec<Census>)> {
+        let mut places = Vec::new();
+        let mut censuses = Vec::with_capacity(files.len());
+        for (number, path) in files.iter().enumerate() {
+            let mut census = Census::default();
+            for located in RecordStream::new(BufReader::new(open(path)?)) {
+                let Located { record, offset, .. } = located.context(|| path.display())?;
+                if !images.join(&record.img_path).is_file() {
+                    census.without_picture(&record);
+                    continue;
+                }
+                let labels = census.take(&record, &rules).context(|| path.display())?;
+                if !(labelled && labels.is_empty()) {
+                    places.push((number as u32, offset));
+                }
+            }
+            censuses.push(census);
+        }
+        if places.is_empty() {
+            let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+            let why = censuses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return Err(Error::input(format!("{}: no record can be used: {why}", names.join(", "))));
+        }
+        Ok((Self { files: files.to_vec(), images: images.to_owned(), rules, places }, censuses))
+    }
+
+    /// Number of records that can be used.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are none, which [`Self::open`] refuses.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// One record, read again from its file.
+    ///
+    /// # Errors
+    /// Where the file has changed or cannot be read.
+    pub fn record(&self, index: usize) -> Result<Record> {
+        let (file, offset) = self.places[index];
+        let path = &self.files[file as usize];
+        let mut source = open(path)?;
+        source.seek(SeekFrom::Start(offset)).map_err(|error| Error::io(path, error))?;
+        record_at(BufReader::new(source)).context(|| path.display())
+    }
+
+    /// A record's picture.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is no picture; the file is named.
+    pub fn picture(&self, record: &Record) -> Result<Picture> {
+        let path = self.images.join(&record.img_path);
+        let limits = DecodeLimits::default();
+        let mut bytes = Vec::new();
+        let most = limits.max_bytes as u64 + 1;
+        open(&path)?.take(most).read_to_end(&mut bytes).map_err(|error| Error::io(&path, error))?;
+        decode(&bytes, &limits).context(|| path.display())
+    }
+
+    /// What people said about a record, as lessons need it.
+    fn truth(&self, record: &Record) -> Result<Truth> {
+        let labels = record.labels(&self.rules)?;
+        let keys: Vec<String> = labels.elements.iter().map(|element| element.key.clone()).collect();
+        Ok(Truth {
+            request: Request::new(record.prompt.clone(), &keys, record.prompt_type)?,
+            total: labels.total,
+            elements: labels.elements.into_iter().map(|ElementLabel { label, .. }| label).collect(),
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(|error| Error::io(path, error))?;
+    let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
+    if metadata.is_file() { Ok(file) } else { Err(Error::input(format!("{} is not a file", path.display()))) }
+}
+
+/// A record set as a source of items: every record once in random order, then in another.
+pub struct Records<'a> {
+    set: RecordSet,
+    instructions: Instructions<'a>,
+    order: Mutex<(u64, Vec<u32>)>,
+}
+
+impl<'a> Records<'a> {
+    /// Records with the instructions that make lessons of them.
+    pub fn new(set: RecordSet, instructions: Instructions<'a>) -> Self {
+        Self { set, instructions, order: Mutex::new((0, Vec::new())) }
+    }
+
+    /// The record of sample `n`, counted through all epochs.
+    fn index(&self, n: u64) -> usize {
+        let len = self.set.len() as u64;
+        let epoch = n / len;
+        let mut order = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if order.0 != epoch || order.1.is_empty() {
+            let mut records: Vec<u32> = (0..len as u32).collect();
+            Rng::stream(self.instructions.seed() ^ 0x0e0c, epoch).shuffle(&mut records);
+            *order = (epoch, records);
+        }
+        order.1[(n % len) as usize] as usize
+    }
+
+    fn item(&self, n: u64) -> Result<Item> {
+        let record = self.set.record(self.index(n))?;
+        let name = || format!("{} ({:?})", record.img_path, record.prompt);
+        let picture = self.set.picture(&record)?;
+        let truth = self.set.truth(&record)?;
+        self.instructions.item(picture, &truth, n).context(name)
+    }
+}
+
+impl Source for Records<'_> {
+    fn items(&self, step: usize, count: usize, _answer: bool) -> Result<Vec<Item>> {
+        (0..count).map(|offset| self.item(step as u64 * count as u64 + offset as u64)).collect()
+    }
+}
