@@ -116,6 +116,24 @@ fn a_run_leaves_a_model_a_log_curves_and_predictions() {
 }
 
 #[test]
+fn a_model_from_nothing_learns_32_records_by_heart() {
+    let data = Data::new(32, 3);
+    let (start, out) = (data.text("start"), data.text("run"));
+    let one = ["--steps", "1", "--see-steps", "1", "--see-batch", "1"];
+    succeed(&[["train", "--from-scratch", "--out", &start].as_slice(), &one].concat());
+    let (model, list, images) = (format!("{start}/model"), data.text("records.json"), data.text(""));
+    let args = ["train", "--model", &model, "--records", &list, "--images", &images, "--out", &out];
+    let fast =
+        ["--steps", "120", "--batch", "16", "--learning-rate", "1.5e-3", "--warmup", "20", "--shards", "2"];
+    let same = ["--image-augmentation", "off", "--uncategorised", "0", "--untyped", "0"];
+    succeed(&[args.as_slice(), &fast, &same, &["--validation", &list]].concat());
+    let predictions = data.text("run/predictions.jsonl");
+    let report = object(&["eval", "--labels", &list, "--predictions", &predictions, "--json"]);
+    assert_eq!(report["accuracy"], 1.0, "{report}");
+    assert!(report["srcc"].as_f64().unwrap() > 0.9, "{report}");
+}
+
+#[test]
 fn killed_at_any_moment_a_run_resumes_to_the_losses_of_an_undisturbed_one() {
     let data = Data::new(5, 3);
     let strategies = ["--score-perturbation", "on", "--paraphrase", "on:5", "--soft-labels"];

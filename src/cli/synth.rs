@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{print, progress};
-use crate::data::evalmuse::write_records;
+use crate::data::evalmuse::{Rating, Record, write_records};
 use crate::data::export::{Raters, items};
 use crate::data::synth::Sampler;
 use crate::error::{Error, Result};
@@ -28,11 +28,50 @@ pub(super) struct Flags {
     /// Number of noisy raters; leave it out for the truth itself
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     raters: Option<u16>,
+    /// Standard deviation of a rater's overall score
+    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = factor, requires = "raters")]
+    spread: f32,
+    /// Probability that a rater gets an element wrong
+    #[arg(long, value_name = "X", default_value_t = 0.05, value_parser = share, requires = "raters")]
+    flips: f32,
+    /// Share of pictures that twice as many raters rate
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = share, requires = "raters")]
+    rerated: f32,
+    /// Write no labels, as in a test set
+    #[arg(long, conflicts_with = "raters")]
+    unlabelled: bool,
+    /// Seed of another light on the same scenes
+    #[arg(long, value_name = "SEED")]
+    light: Option<u64>,
+}
+
+fn factor(text: &str) -> std::result::Result<f32, String> {
+    within(text, 100.0)
+}
+
+fn share(text: &str) -> std::result::Result<f32, String> {
+    within(text, 1.0)
+}
+
+fn within(text: &str, most: f32) -> std::result::Result<f32, String> {
+    let value = text.parse().map_err(|_| format!("expected a number, got {text:?}"))?;
+    if (0.0..=most).contains(&value) { Ok(value) } else { Err(format!("expected 0 to {most}, got {value}")) }
+}
+
+/// A record with its questions and without their answers.
+fn unlabelled(mut record: Record) -> Record {
+    record.total_score = Rating::Missing;
+    record.element_score.iter_mut().for_each(|(_, score)| *score = Rating::Missing);
+    record
 }
 
 pub(super) fn run(flags: &Flags) -> Result<()> {
-    let sampler = Sampler::new(flags.seed).with_size(flags.size.into());
-    let raters = flags.raters.map(|count| Raters { count: count.into(), spread: 0.5, flips: 0.05 });
+    let mut sampler = Sampler::new(flags.seed).with_size(flags.size.into());
+    if let Some(light) = flags.light {
+        sampler = sampler.with_light(light);
+    }
+    let Flags { spread, flips, rerated, .. } = *flags;
+    let raters = flags.raters.map(|count| Raters { count: count.into(), rerated, spread, flips });
     let bar = progress(flags.count);
     let mut records = Vec::new();
     for item in items(sampler, flags.count, raters) {
@@ -42,7 +81,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         }
         fs::write(&path, &item.png).map_err(|error| Error::io(&path, error))?;
-        records.push(item.record);
+        records.push(if flags.unlabelled { unlabelled(item.record) } else { item.record });
         bar.inc(1);
     }
     bar.finish_and_clear();

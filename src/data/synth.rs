@@ -62,6 +62,7 @@ impl Sample {
 pub struct Sampler {
     seed: u64,
     size: usize,
+    light: Option<u64>,
 }
 
 /// Objects of one thing and size in the planned picture.
@@ -75,7 +76,7 @@ struct Part {
 impl Sampler {
     /// Samples of 64 by 64 pixels.
     pub const fn new(seed: u64) -> Self {
-        Self { seed, size: 64 }
+        Self { seed, size: 64, light: None }
     }
 
     /// The same samples drawn with another side.
@@ -83,11 +84,19 @@ impl Sampler {
         Self { size, ..self }
     }
 
+    /// The same samples under another light, drawn within the same bounds.
+    pub const fn with_light(self, seed: u64) -> Self {
+        Self { light: Some(seed), ..self }
+    }
+
     /// Sample number `index`.
     pub fn sample(&self, index: u64) -> Sample {
         let mut rng = Rng::stream(self.seed, index);
         let description = Description::random(&mut rng);
-        let scene = depict(&description, &mut rng);
+        let mut scene = depict(&description, &mut rng);
+        if let Some(seed) = self.light {
+            scene.lighting = lighting(&mut Rng::stream(seed, index));
+        }
         let (prompt, prompt_type) = description.wording(&mut rng);
         let asked = ask(&description, &scene, &mut rng);
         let elements =
