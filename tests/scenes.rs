@@ -1,9 +1,10 @@
 //! Synthetic scenes: pictures obey their labels, labels are balanced, everything follows from seed and index.
 #![allow(clippy::float_cmp, reason = "labels are exact")]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use imatch::data::draw::{CELL_CLASSES, cells, centers, reach};
+use imatch::data::evalmuse::Rating;
 use imatch::data::export::{Raters, items};
 use imatch::data::rng::mix;
 use imatch::data::scene::{Claim, Color, MARGIN, Relation, Shape, Thing};
@@ -264,10 +265,25 @@ fn cells_mark_what_covers_them_and_centers_count_objects() {
 }
 
 #[test]
+fn another_light_moves_levels_and_nothing_else() {
+    let mut moved = 0.0;
+    for index in 0..40 {
+        let plain = Sampler::new(17).with_size(48).sample(index);
+        let lit = Sampler::new(17).with_size(48).with_light(3).sample(index);
+        assert_eq!((&plain.prompt, &plain.elements, plain.score), (&lit.prompt, &lit.elements, lit.score));
+        assert_eq!(plain.scene.objects, lit.scene.objects);
+        assert_ne!(plain.scene.lighting, lit.scene.lighting);
+        let apart = plain.rgb.iter().zip(&lit.rgb).map(|(a, b)| f64::from(a.abs_diff(*b)));
+        moved += apart.sum::<f64>() / plain.rgb.len() as f64 / 40.0;
+    }
+    assert!(moved > 3.0, "levels move by {moved} on average");
+}
+
+#[test]
 fn exported_files_decode_to_the_sample_and_raters_surround_the_truth() {
     let sampler = Sampler::new(17).with_size(48);
-    let raters = Raters { count: 3, spread: 0.4, flips: 0.05 };
-    let mut off = 0.0;
+    let raters = Raters { count: 3, rerated: 0.25, spread: 0.4, flips: 0.05 };
+    let (mut off, mut rerated) = (0.0, 0);
     for (index, (plain, rated)) in items(sampler, 60, None).zip(items(sampler, 60, Some(raters))).enumerate()
     {
         let (plain, rated) = (plain.unwrap(), rated.unwrap());
@@ -287,7 +303,18 @@ fn exported_files_decode_to_the_sample_and_raters_surround_the_truth() {
         assert_eq!(plain.record.elements().unwrap(), labels);
         assert_eq!(rated.record.element_score.len(), labels.len());
         off += (rated.record.total().unwrap() - sample.score).abs() / 60.0;
+        let ratings = std::iter::once(&rated.record.total_score)
+            .chain(rated.record.element_score.iter().map(|(_, rating)| rating));
+        let counts: BTreeSet<usize> = ratings
+            .map(|rating| match rating {
+                Rating::Raters(each) => each.len(),
+                _ => 0,
+            })
+            .collect();
+        assert!(counts == BTreeSet::from([3]) || counts == BTreeSet::from([6]), "{counts:?}");
+        rerated += usize::from(counts.contains(&6));
     }
+    assert!((5..25).contains(&rerated), "{rerated} of 60 were rated twice");
     assert!(off > 0.05 && off < 0.4, "{off}");
 }
 

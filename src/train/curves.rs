@@ -72,6 +72,7 @@ fn panel(
         .bold_line_style(BLACK.mix(0.12))
         .axis_style(BLACK.mix(0.5))
         .x_desc("step")
+        .x_label_formatter(&|step| format!("{step:.0}"))
         .y_desc(title)
         .draw()?;
     for (curve, points) in curves.iter().zip(series).filter(|(_, points)| !points.is_empty()) {
