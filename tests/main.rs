@@ -3,6 +3,7 @@
 
 mod cli;
 mod cli_batch;
+mod cli_eval;
 mod cli_misuse;
 mod cli_train;
 mod common;
@@ -10,6 +11,7 @@ mod config;
 mod convert;
 mod data;
 mod engine;
+mod evaluation;
 mod hostile_weights;
 mod image;
 mod metrics;

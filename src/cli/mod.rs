@@ -8,8 +8,10 @@ mod convert;
 mod eval;
 mod input;
 mod prompt;
+mod report;
 mod score;
 mod synth;
+mod table;
 mod train;
 
 use std::io::{ErrorKind as IoErrorKind, IsTerminal as _, Write as _};

@@ -1,16 +1,18 @@
 //! Data: `EvalMuse` records, predictions and their evaluation, synthetic scenes with labels.
 //!
 //! ```text
-//! scan, json <- evalmuse (records, labels, census) <- submission (predictions, pairing, the report of `eval`)
-//!    |
+//! scan, json <- evalmuse (records, labels, census) <- submission (predictions) <- pairing <- evaluation
+//!                  |
 //! export (PNG and records) <- synth (samples by index) <- prompt, layout, draw <- scene, rng
 //! ```
 
 pub mod draw;
 pub mod evalmuse;
+pub mod evaluation;
 pub mod export;
 mod json;
 mod layout;
+pub mod pairing;
 pub mod prompt;
 pub mod rng;
 mod scan;
