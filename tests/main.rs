@@ -5,6 +5,7 @@ mod cli;
 mod cli_batch;
 mod cli_eval;
 mod cli_misuse;
+mod cli_submit;
 mod cli_train;
 mod common;
 mod config;

@@ -10,6 +10,7 @@ mod input;
 mod prompt;
 mod report;
 mod score;
+mod submit;
 mod synth;
 mod table;
 mod train;
@@ -46,6 +47,8 @@ enum Verb {
     Synth(synth::Flags),
     /// Compare predictions with human labels
     Eval(eval::Flags),
+    /// Write predictions as a submission to the challenge
+    Submit(submit::Flags),
 }
 
 /// Runs the command line of this process.
@@ -82,6 +85,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Train(flags) => train::run(&flags),
         Verb::Synth(flags) => synth::run(&flags),
         Verb::Eval(flags) => eval::run(&flags),
+        Verb::Submit(flags) => submit::run(&flags),
     }
 }
 

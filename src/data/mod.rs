@@ -1,11 +1,12 @@
 //! Data: `EvalMuse` records, predictions and their evaluation, synthetic scenes with labels.
 //!
 //! ```text
-//! scan, json <- evalmuse (records, labels, census) <- submission (predictions) <- pairing <- evaluation
+//! scan, json <- evalmuse (records, labels, census) <- submission (predictions) <- pairing <- evaluation, challenge
 //!                  |
 //! export (PNG and records) <- synth (samples by index) <- prompt, layout, draw <- scene, rng
 //! ```
 
+pub mod challenge;
 pub mod draw;
 pub mod evalmuse;
 pub mod evaluation;

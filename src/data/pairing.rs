@@ -45,7 +45,7 @@ pub struct PairedElement {
 /// No labels; a label that is `null`; a picture or element that is missing, given twice or not in the labels; a
 /// score that is not finite. Errors name the item.
 pub fn pair<'a>(labels: &'a [Record], predictions: &'a [Prediction]) -> Result<Vec<Pair<'a>>> {
-    let pairs = pair_items(labels, predictions)?.into_iter().map(|(record, prediction)| {
+    let pairs = pair_items(labels, "labels", predictions)?.into_iter().map(|(record, prediction)| {
         let label = finite(record.total()?).context(|| record.name())?;
         let score = finite(prediction.total_score).context(|| format!("prediction for {}", record.name()))?;
         let elements = pair_elements(record, prediction).context(|| record.name())?;
@@ -62,13 +62,14 @@ pub(super) fn finite(value: f64) -> Result<f64> {
     }
 }
 
-/// Every record with its prediction, in the order of the records.
+/// Every record of a list with its prediction, in the order of the list, which errors call `name`.
 pub(super) fn pair_items<'a>(
-    labels: &'a [Record],
+    list: &'a [Record],
+    name: &str,
     predictions: &'a [Prediction],
 ) -> Result<Vec<(&'a Record, &'a Prediction)>> {
-    if labels.is_empty() {
-        return Err(Error::input("labels: expected at least one record, got none"));
+    if list.is_empty() {
+        return Err(Error::input(format!("{name}: expected at least one record, got none")));
     }
     let mut open: HashMap<(&str, &str), &Prediction> = HashMap::with_capacity(predictions.len());
     for prediction in predictions {
@@ -77,13 +78,13 @@ pub(super) fn pair_items<'a>(
             return Err(Error::input(format!("predictions: {} is given twice", item_name(key.0, key.1))));
         }
     }
-    let mut known = HashSet::with_capacity(labels.len());
-    let mut pairs = Vec::with_capacity(labels.len());
+    let mut known = HashSet::with_capacity(list.len());
+    let mut pairs = Vec::with_capacity(list.len());
     let mut missing = Vec::new();
-    for record in labels {
+    for record in list {
         let key = (record.img_path.as_str(), record.prompt.as_str());
         if !known.insert(key) {
-            return Err(Error::input(format!("labels: {} is given twice", record.name())));
+            return Err(Error::input(format!("{name}: {} is given twice", record.name())));
         }
         match open.remove(&key) {
             Some(prediction) => pairs.push((record, prediction)),
@@ -99,8 +100,9 @@ pub(super) fn pair_items<'a>(
     match extra {
         None => Ok(pairs),
         Some(Prediction { img_path, prompt, .. }) => {
-            let name = item_name(img_path, prompt);
-            Err(Error::input(format!("predictions: {name} is not in the labels{}", and_more(open.len()))))
+            let item = item_name(img_path, prompt);
+            let more = and_more(open.len());
+            Err(Error::input(format!("predictions: {item} is not in the {name}{more}")))
         }
     }
 }
@@ -114,22 +116,14 @@ fn pair_elements(record: &Record, prediction: &Prediction) -> Result<Vec<PairedE
     let mut open = OpenElements::new(prediction);
     let mut pairs = Vec::with_capacity(prediction.elements.len());
     for (key, label) in record.elements()? {
-        let score = open.take(key).ok_or_else(|| too_few(record, key))?;
+        let score = open.take(record, key)?;
         let category = Element::parse(key).map_or(Category::Other, |element| element.category);
         let score = finite(score).context(|| format!("prediction for element {}", quoted(key)))?;
         let label = finite(label).context(|| format!("element {}", quoted(key)))?;
         pairs.push(PairedElement { category, label, score });
     }
-    open.is_empty(prediction)?;
+    open.expect_empty(prediction, "labels")?;
     Ok(pairs)
-}
-
-/// Why an element of the labels is left without a prediction.
-fn too_few(record: &Record, key: &str) -> Error {
-    match record.element_score.iter().filter(|(other, _)| other == key).count() {
-        1 => Error::input(format!("element {} has no prediction", quoted(key))),
-        n => Error::input(format!("element {} is there {n} times and has fewer predictions", quoted(key))),
-    }
 }
 
 /// Scores that no label has claimed yet.
@@ -153,14 +147,20 @@ impl<'a> OpenElements<'a> {
         open
     }
 
-    /// The score of the element with this key that comes next.
-    pub(super) fn take(&mut self, key: &str) -> Option<f64> {
+    /// The score of the next element of `record` with this key.
+    pub(super) fn take(&mut self, record: &Record, key: &str) -> Result<f64> {
         let by_key = self.keys.get_mut(key).and_then(VecDeque::pop_front);
-        by_key.or_else(|| self.parts.get_mut(&Element::parse(key).ok()?)?.pop_front())
+        let score = by_key.or_else(|| self.parts.get_mut(&Element::parse(key).ok()?)?.pop_front());
+        score.ok_or_else(|| match record.element_score.iter().filter(|(other, _)| other == key).count() {
+            0 | 1 => Error::input(format!("element {} has no prediction", quoted(key))),
+            n => {
+                Error::input(format!("element {} is there {n} times and has fewer predictions", quoted(key)))
+            }
+        })
     }
 
-    /// Refuses scores that are left.
-    pub(super) fn is_empty(&self, prediction: &Prediction) -> Result<()> {
+    /// Refuses scores that are left, which are of nothing in the list called `name`.
+    pub(super) fn expect_empty(&self, prediction: &Prediction, name: &str) -> Result<()> {
         let left = |key: &ElementKey| {
             let left = match key {
                 ElementKey::Key(key) => self.keys.get(key.as_str()),
@@ -171,7 +171,7 @@ impl<'a> OpenElements<'a> {
         match prediction.elements.iter().find(|(key, _)| left(key)) {
             None => Ok(()),
             Some((key, _)) => {
-                Err(Error::input(format!("predicted element {key} is not in the labels or given twice")))
+                Err(Error::input(format!("predicted element {key} is not in the {name} or given twice")))
             }
         }
     }
