@@ -671,9 +671,9 @@ def image(golden):
 
 @section
 def metrics(golden):
-    """Rank and linear agreement from scipy, on samples with many ties."""
+    """Rank and linear agreement from scipy, on samples with many ties; temperatures and calibration errors."""
     import numpy as np
-    from scipy import optimize, stats
+    from scipy import optimize, special, stats
 
     def curve(x, b1, b2, b3, b4):
         return b2 + (b1 - b2) / (1 + np.exp(-(x - b3) / abs(b4)))
@@ -685,10 +685,13 @@ def metrics(golden):
 
     rng = np.random.default_rng(20260)
     cases = []
-    for n, noise, sign in [(12, 0.3, 1), (60, 0.5, 1), (200, 1.0, 1), (500, 0.4, -1), (90, 3.0, 1)]:
+    # Decimals of the predictions: with none, most pairs are ties on both sides.
+    for n, noise, sign, decimals in [(12, 0.3, 1, 1), (60, 0.5, 1, 1), (200, 1.0, 1, 1), (500, 0.4, -1, 1),
+                                     (90, 3.0, 1, 1), (300, 1.5, 1, 0), (40, 2.0, -1, 0)]:
         raters = rng.integers(1, 6, size=n)
         labels = np.round(np.clip(raters + rng.integers(-2, 3, size=n) / 3, 1, 5), 6)
-        predictions = np.round(sign * (1 / (1 + np.exp(2.5 - labels)) * 9 + noise * rng.normal(size=n)), 1)
+        curved = 1 / (1 + np.exp(2.5 - labels)) * 9
+        predictions = np.round(sign * (curved + noise * rng.normal(size=n)), decimals) + 0.0
         cases.append({
             "labels": labels.tolist(),
             "predictions": predictions.tolist(),
@@ -700,6 +703,38 @@ def metrics(golden):
             "rmse": float(np.sqrt(np.mean((labels - predictions) ** 2))),
         })
     write_json(golden / "metrics.json", cases)
+
+    def nll(temperature, probabilities, targets):
+        logits = np.log(probabilities) / temperature
+        return float(np.mean(special.logsumexp(logits, axis=1) - (targets * logits).sum(axis=1)))
+
+    fits = []
+    for n, answers, true in [(120, 2, 2.5), (50, 15, 0.6), (30, 15, 1.7)]:
+        logits = rng.normal(size=(n, answers))
+        drawn = [rng.multinomial(3, row) / 3 for row in special.softmax(logits / true, axis=1)]
+        probabilities, targets = np.round(special.softmax(logits, axis=1), 6), np.round(drawn, 6)
+        best = optimize.minimize_scalar(nll, bounds=(0.05, 20), args=(probabilities, targets),
+                                        method="bounded", options={"xatol": 1e-9})
+        fits.append({
+            "probabilities": probabilities.tolist(),
+            "targets": targets.tolist(),
+            "temperature": float(best.x),
+            "nll_before": nll(1, probabilities, targets),
+            "nll_after": float(best.fun),
+        })
+    labels = np.round(rng.integers(0, 4, size=300) / 3, 6)
+    scores = np.round(special.expit(3 * (labels - 0.4) + 2 * rng.normal(size=300)), 3)
+    scores[:3] = [0, 1, 0.1]
+    count, edges, _ = stats.binned_statistic(scores, scores, "count", bins=10, range=(0, 1))
+    predicted, _, _ = stats.binned_statistic(scores, scores, "mean", bins=10, range=(0, 1))
+    observed, _, _ = stats.binned_statistic(scores, labels, "mean", bins=10, range=(0, 1))
+    write_json(golden / "calibration.json", {
+        "fits": fits,
+        "labels": labels.tolist(),
+        "scores": scores.tolist(),
+        "bins": [list(row) for row in zip(count, predicted, observed)],
+        "ece": float(np.sum(count * np.abs(predicted - observed)) / 300),
+    })
 QWEN_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
                 "<|image_pad|>", "<|video_pad|>"]
 # Not special, but added: transformers finds them in any text all the same.

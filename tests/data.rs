@@ -2,7 +2,8 @@
 #![allow(clippy::float_cmp, reason = "labels and counts are exact")]
 
 use imatch::data::evalmuse::{Rating, read_labels, read_records, write_records};
-use imatch::data::submission::{EvalReport, evaluate, read_predictions};
+use imatch::data::evaluation::{EvalReport, evaluate};
+use imatch::data::submission::read_predictions;
 use imatch::error::Kind;
 use imatch::metrics::PlccVariant;
 use imatch::text::PromptType;
@@ -182,19 +183,19 @@ fn the_official_scorers_vector_comes_out_of_the_report() {
     let (labels, predictions) = vector(1.0);
     let report = eval(&labels, &predictions, PlccVariant::Official).unwrap();
     let four = |value: Option<f64>| format!("{:.4}", value.unwrap());
-    assert_eq!(four(report.srcc), "0.9750");
-    assert_eq!(four(report.plcc), "0.9721");
-    assert_eq!(four(report.accuracy), "0.6000");
-    assert_eq!(four(report.final_score), "0.7868");
-    assert_eq!(format!("{:.6}", report.krcc.unwrap()), "0.885714");
+    assert_eq!(four(report.figures.srcc), "0.9750");
+    assert_eq!(four(report.figures.plcc), "0.9721");
+    assert_eq!(four(report.figures.accuracy), "0.6000");
+    assert_eq!(four(report.figures.final_score), "0.7868");
+    assert_eq!(format!("{:.6}", report.figures.krcc.unwrap()), "0.885714");
     assert_eq!((report.n_images, report.n_elements, report.warnings.len()), (15, 25, 0));
     let documented = eval(&labels, &predictions, PlccVariant::Documented).unwrap();
-    assert_eq!(format!("{:.6}", documented.plcc.unwrap()), "0.972385");
+    assert_eq!(format!("{:.6}", documented.figures.plcc.unwrap()), "0.972385");
 
     let (_, negated) = vector(-1.0);
     let report = eval(&labels, &negated, PlccVariant::Official).unwrap();
     assert_eq!(
-        (four(report.srcc), four(report.plcc), four(report.final_score)),
+        (four(report.figures.srcc), four(report.figures.plcc), four(report.figures.final_score)),
         ("-0.9750".into(), "0.9721".into(), "0.2993".into())
     );
     assert!(report.warnings[0].starts_with("predictions fall where labels rise"), "{:?}", report.warnings);
@@ -221,10 +222,13 @@ fn undefined_figures_are_null_and_say_why() {
 
     let item = |total: f64| json!([{"prompt": "p", "img_path": "a", "total_score": total}]);
     let report = eval(&item(3.0), &item(4.0), PlccVariant::Raw).unwrap();
-    assert_eq!((report.rmse, report.accuracy, report.final_score), (Some(1.0), None, None));
+    assert_eq!(
+        (report.figures.rmse, report.figures.accuracy, report.figures.final_score),
+        (Some(1.0), None, None)
+    );
     assert_eq!(report.warnings.len(), 2, "{:?}", report.warnings);
     let report = eval(&item(1e300), &item(-1e300), PlccVariant::Raw).unwrap();
-    assert_eq!(report.rmse, None);
+    assert_eq!(report.figures.rmse, None);
 }
 
 #[test]
@@ -239,7 +243,7 @@ fn scores_as_the_command_line_prints_them_are_read_too() {
                      {"element": "two red", "category": "counting", "score": 0.7, "present": true},
                      {"element": "red", "category": "other", "score": 0.2, "present": false}]});
     let report = eval(&json!(labels), &json!([scored]), PlccVariant::Raw).unwrap();
-    assert_eq!((report.accuracy, report.n_elements), (Some(1.0), 3));
+    assert_eq!((report.figures.accuracy, report.n_elements), (Some(1.0), 3));
     let mut both = scored.clone();
     both["total_score"] = json!(3);
     refused(read_predictions(&both.to_string()), &["prediction 0", "either total_score or overall"]);

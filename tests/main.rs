@@ -3,13 +3,16 @@
 
 mod cli;
 mod cli_batch;
+mod cli_eval;
 mod cli_misuse;
+mod cli_submit;
 mod cli_train;
 mod common;
 mod config;
 mod convert;
 mod data;
 mod engine;
+mod evaluation;
 mod hostile_weights;
 mod image;
 mod learner;

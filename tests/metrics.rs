@@ -1,6 +1,9 @@
 //! Metrics against scipy, the challenge's vector and the edges at which they are undefined.
 
-use imatch::metrics::{PlccVariant, accuracy, final_score, krcc, pearson, plcc, ranks, rmse, srcc};
+use imatch::metrics::{
+    Answer, NoTemperature, PlccVariant, accuracy, final_score, fit_temperature, krcc, pearson, plcc, ranks,
+    reliability, rmse, srcc,
+};
 
 /// Both fits stop close to the optimum, where Pearson's coefficient is flat. In one case the best logistic lies at
 /// infinity (an exponential); scipy and we approach it slowly and stop 8e-7 apart, in the others under 1e-8.
@@ -8,6 +11,25 @@ const FIT: f64 = 1e-6;
 
 /// Closed formulas in f64.
 const EXACT: f64 = 1e-12;
+
+#[derive(serde::Deserialize)]
+struct Calibration {
+    fits: Vec<Fit>,
+    labels: Vec<f64>,
+    scores: Vec<f64>,
+    /// Number, mean score and mean label of each bin.
+    bins: Vec<[f64; 3]>,
+    ece: f64,
+}
+
+#[derive(serde::Deserialize)]
+struct Fit {
+    probabilities: Vec<Vec<f64>>,
+    targets: Vec<Vec<f64>>,
+    temperature: f64,
+    nll_before: f64,
+    nll_after: f64,
+}
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -40,7 +62,7 @@ fn vector() -> (Vec<f64>, Vec<f64>) {
 #[test]
 fn every_coefficient_agrees_with_scipy() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("golden/metrics.json")).unwrap();
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 7);
     for case in cases {
         let (labels, predictions) = (&case.labels, &case.predictions);
         near("srcc", srcc(labels, predictions), case.srcc, EXACT);
@@ -147,4 +169,73 @@ fn variants_are_named_as_on_the_command_line() {
     }
     let error = "Raw".parse::<PlccVariant>().unwrap_err();
     assert_eq!(error.to_string(), "PLCC variant: expected official, documented or raw, got \"Raw\"");
+}
+
+fn calibration() -> Calibration {
+    serde_json::from_str(include_str!("golden/calibration.json")).unwrap()
+}
+
+#[test]
+fn temperatures_are_those_that_scipy_finds() {
+    // Both searches stop where the likelihood is flat to the last digits; the fixture has six.
+    const SEARCH: f64 = 1e-5;
+    let fits = calibration().fits;
+    assert_eq!(fits.len(), 3);
+    for fit in fits {
+        let answers: Vec<Answer> = fit
+            .probabilities
+            .into_iter()
+            .zip(fit.targets)
+            .map(|(probabilities, target)| Answer { probabilities, target })
+            .collect();
+        let found = fit_temperature(&answers).unwrap();
+        assert_eq!(found.n, answers.len());
+        near("temperature", Some(found.temperature), fit.temperature, SEARCH);
+        near("before", Some(found.nll_before), fit.nll_before, SEARCH);
+        near("after", Some(found.nll_after), fit.nll_after, SEARCH);
+    }
+}
+
+#[test]
+fn a_temperature_undoes_the_one_that_was_applied() {
+    // Shares of raters that are exactly the softmax at temperature 1 of logits seen at temperature 1 / 4.
+    let yes = |logit: f64| 1.0 / (1.0 + (-logit).exp());
+    let answers: Vec<Answer> =
+        (-8..=8).map(|step| Answer::yes_no(yes(f64::from(step)), yes(f64::from(step) / 4.0))).collect();
+    near("temperature", fit_temperature(&answers).ok().map(|fit| fit.temperature), 4.0, 1e-9);
+}
+
+#[test]
+fn no_temperature_is_made_up_where_none_is_best() {
+    let fit = |pairs: &[(f64, f64)]| {
+        fit_temperature(&pairs.iter().map(|(p, label)| Answer::yes_no(*p, *label)).collect::<Vec<_>>())
+    };
+    assert_eq!(fit(&[]), Err(NoTemperature::Empty));
+    assert_eq!(fit(&[(0.5, 1.0), (0.5, 0.0)]), Err(NoTemperature::Uninformative));
+    assert_eq!(fit(&[(0.9, 0.0), (0.2, 1.0), (0.6, 0.0)]), Err(NoTemperature::Uninformative));
+    assert_eq!(fit(&[(0.9, 1.0), (0.2, 0.0), (0.6, 1.0)]), Err(NoTemperature::Faultless));
+    // Certain and wrong once in four times: logits of 20.7 cool down to the odds of 3.
+    let found = fit(&[(1.0, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.0)]).unwrap();
+    near("certain", Some(found.temperature), (1e9_f64 - 1.0).ln() / 3.0_f64.ln(), 1e-6);
+}
+
+#[test]
+fn reliability_is_that_of_scipys_bins() {
+    let Calibration { labels, scores, bins, ece, .. } = calibration();
+    let pairs: Vec<(f64, f64)> = labels.into_iter().zip(scores).collect();
+    let found = reliability(&pairs, 10).unwrap();
+    near("ece", Some(found.ece), ece, EXACT);
+    assert_eq!((found.bins.len(), found.bins[3].from, found.bins[3].to), (10, 0.3, 0.4));
+    for (bin, [n, predicted, observed]) in found.bins.iter().zip(bins) {
+        near("count", Some(bin.n as f64), n, 0.0);
+        near("predicted", bin.predicted, predicted, EXACT);
+        near("observed", bin.observed, observed, EXACT);
+    }
+    let few = reliability(&[(1.0, 1.0), (0.0, 0.1)], 10).unwrap();
+    assert_eq!((few.bins[9].n, few.bins[1].n, few.bins[0].predicted), (1, 1, None));
+    near("few", Some(few.ece), 0.05, EXACT);
+    for bad in [1.1, -0.1, f64::NAN] {
+        assert_eq!(reliability(&[(0.5, bad)], 10), None);
+    }
+    assert_eq!(reliability(&[], 10), None);
 }

@@ -1,7 +1,7 @@
-//! What the verbs share: flags of the model and of the question, files with limits.
+//! What the verbs share: flags of the model and of the question, files with limits, files written as a whole.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -158,4 +158,20 @@ pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
 pub(super) fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
     String::from_utf8(read_file(path, max_bytes)?)
         .map_err(|_| Error::input(format!("{} is no UTF-8 text", path.display())))
+}
+
+/// Writes a file as a whole: whatever happens, `path` holds what it held before or all of `bytes`.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |error| Error::io(path, error);
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let written = File::create(&part).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&part, path)).map_err(|error| {
+        // What is left of the failed attempt is of no use; the error that counts is the first.
+        let _ = fs::remove_file(&part);
+        failed(error)
+    })
 }

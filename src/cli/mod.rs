@@ -8,8 +8,11 @@ mod convert;
 mod eval;
 mod input;
 mod prompt;
+mod report;
 mod score;
+mod submit;
 mod synth;
+mod table;
 mod train;
 
 use std::io::{ErrorKind as IoErrorKind, IsTerminal as _, Write as _};
@@ -44,6 +47,8 @@ enum Verb {
     Synth(synth::Flags),
     /// Compare predictions with human labels
     Eval(eval::Flags),
+    /// Write predictions as a submission to the challenge
+    Submit(submit::Flags),
 }
 
 /// Runs the command line of this process.
@@ -80,6 +85,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Train(flags) => train::run(&flags),
         Verb::Synth(flags) => synth::run(&flags),
         Verb::Eval(flags) => eval::run(&flags),
+        Verb::Submit(flags) => submit::run(&flags),
     }
 }
 

@@ -98,10 +98,8 @@ impl<R: BufRead> Scanner<R> {
         loop {
             let buffer = fill(&mut self.reader)?;
             if buffer.is_empty() {
-                return match nesting.depth {
-                    0 if !nesting.in_string && !item.is_empty() => Ok(()),
-                    _ => Err(self.error("the text ends within an item (EOF)")),
-                };
+                let torn = || self.error("the text ends within an item (EOF)");
+                return nesting.is_whole().then_some(()).ok_or_else(torn);
             }
             let end = buffer.iter().position(|&byte| !nesting.takes(byte));
             let taken = end.unwrap_or(buffer.len());
@@ -156,34 +154,53 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+/// What a byte of a value lies within.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Within {
+    #[default]
+    Nothing,
+    Value,
+    String,
+    Escape,
+    End,
+}
+
 /// How deep in brackets a value is.
 #[derive(Debug, Default)]
 struct Nesting {
     depth: usize,
-    in_string: bool,
-    escaped: bool,
-    begun: bool,
-    complete: bool,
+    within: Within,
 }
 
 impl Nesting {
+    /// Whether the value may end here.
+    fn is_whole(&self) -> bool {
+        self.depth == 0 && matches!(self.within, Within::Value | Within::End)
+    }
+
     /// Whether `byte` still belongs to the value.
     fn takes(&mut self, byte: u8) -> bool {
-        if self.complete {
-            return false;
+        match self.within {
+            Within::End => return false,
+            Within::Escape => self.within = Within::String,
+            Within::String if byte == b'\\' => self.within = Within::Escape,
+            Within::String if byte == b'"' => self.within = Within::Value,
+            Within::String => {}
+            Within::Nothing | Within::Value => return self.takes_outside_strings(byte),
         }
-        let first = !std::mem::replace(&mut self.begun, true);
-        if self.in_string {
-            self.in_string = self.escaped || byte != b'"';
-            self.escaped = byte == b'\\' && !self.escaped;
-            return true;
-        }
+        true
+    }
+
+    fn takes_outside_strings(&mut self, byte: u8) -> bool {
+        let first = std::mem::replace(&mut self.within, Within::Value) == Within::Nothing;
         match byte {
-            b'"' => self.in_string = true,
+            b'"' => self.within = Within::String,
             b'{' | b'[' => self.depth += 1,
             b'}' | b']' if self.depth > 0 => {
                 self.depth -= 1;
-                self.complete = self.depth == 0;
+                if self.depth == 0 {
+                    self.within = Within::End;
+                }
             }
             b'}' | b']' | b',' | b' ' | b'\t' | b'\n' | b'\r' if self.depth == 0 && !first => return false,
             _ => {}

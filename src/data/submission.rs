@@ -1,23 +1,22 @@
-//! Predictions: read from files, paired with labels, evaluated.
+//! Predictions as files hold them.
 //!
 //! Two forms are read, as a JSON list or as objects one after the other, also mixed:
 //! - the challenge's submission, `{"prompt", "img_path", "total_score", "element_score": {"red circle (color)": 0.9}}`;
 //! - what `score` prints, with the item's names added: `{"img_path", "prompt", "overall": {"score"}, "elements":
 //!   [{"element", "category", "score"}]}`.
 //!
-//! Other fields are passed over. Items pair by `img_path` and `prompt`, elements by their key, or in the second form
-//! by words and canonical category.
+//! Other fields are passed over. In the first form an element is given once: an object has no order by which two of
+//! one key could be told apart, and the challenge's scorer sees only the last. The second form is a list, and two of
+//! the same words keep their order.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::evalmuse::{Record, item_name};
+use super::evalmuse::item_name;
 use super::json::{Entries, field, items, quoted};
 use crate::error::Context;
-use crate::metrics::{self, PlccVariant};
 use crate::text::Element;
 use crate::{Error, Result};
 
@@ -32,6 +31,26 @@ pub struct Prediction {
     pub total_score: f64,
     /// The scores of its elements in the file's order.
     pub elements: Vec<(ElementKey, f64)>,
+    /// The probabilities behind the overall score, from the lowest level to the highest, where they are given.
+    pub levels: Vec<Level>,
+    /// The scoring options behind the scores as they were written, where they are given.
+    pub scoring: Option<serde_json::Value>,
+}
+
+/// One level of an overall score.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Level {
+    /// The level's token.
+    pub token: String,
+    /// Its probability among the levels.
+    pub probability: f64,
+}
+
+impl Prediction {
+    /// The prediction in errors: picture and prompt.
+    pub(super) fn name(&self) -> String {
+        item_name(&self.img_path, &self.prompt)
+    }
 }
 
 /// How a prediction names an element.
@@ -52,31 +71,6 @@ impl fmt::Display for ElementKey {
     }
 }
 
-/// The object of `eval --json`; what is undefined is `null`, and a warning says why.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct EvalReport {
-    /// Spearman's rank correlation.
-    pub srcc: Option<f64>,
-    /// Pearson's correlation in the variant asked for.
-    pub plcc: Option<f64>,
-    /// Kendall's tau-b.
-    pub krcc: Option<f64>,
-    /// Root mean squared difference of the raw scores.
-    pub rmse: Option<f64>,
-    /// Share of elements on the right side of a half.
-    pub accuracy: Option<f64>,
-    /// `srcc / 4 + plcc / 4 + accuracy / 2`.
-    #[serde(rename = "final")]
-    pub final_score: Option<f64>,
-    /// Pictures compared.
-    pub n_images: usize,
-    /// Elements compared.
-    pub n_elements: usize,
-    /// Sentences for the reader; not part of the object.
-    #[serde(skip)]
-    pub warnings: Vec<String>,
-}
-
 /// An item of a predictions file as it is found.
 #[derive(Default)]
 #[allow(clippy::option_option, reason = "a field may be absent or null")]
@@ -87,6 +81,7 @@ struct Line {
     element_score: Option<Entries<Option<f64>>>,
     overall: Option<Overall>,
     elements: Option<Vec<Scored>>,
+    scoring: Option<Option<serde_json::Value>>,
 }
 
 impl<'de> Deserialize<'de> for Line {
@@ -109,6 +104,7 @@ impl<'de> Deserialize<'de> for Line {
                         "element_score" => field(&mut map, &mut line.element_score, &name),
                         "overall" => field(&mut map, &mut line.overall, &name),
                         "elements" => field(&mut map, &mut line.elements, &name),
+                        "scoring" => field(&mut map, &mut line.scoring, &name),
                         _ => field(&mut map, &mut None::<IgnoredAny>, &quoted(&name)),
                     }
                     .map_err(|error| match line.img_path.iter().flatten().next() {
@@ -126,6 +122,8 @@ impl<'de> Deserialize<'de> for Line {
 #[derive(Deserialize)]
 struct Overall {
     score: Option<f64>,
+    #[serde(default)]
+    levels: Option<Vec<Level>>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +142,8 @@ impl Line {
         if self.total_score.is_some() && self.overall.is_some() {
             return Err(Error::input("expected either total_score or overall, got both").context(place));
         }
-        let total = self.total_score.flatten().or_else(|| self.overall.and_then(|overall| overall.score));
+        let (score, levels) = self.overall.map_or((None, None), |Overall { score, levels }| (score, levels));
+        let total = self.total_score.flatten().or(score);
         let total_score = total.ok_or_else(|| missing("total_score")).context(|| &place)?;
         let mut elements = Vec::new();
         let entries = self.element_score.map_or_else(|| Ok(Vec::new()), Entries::once);
@@ -160,7 +159,8 @@ impl Line {
                 score.ok_or_else(|| missing(&format!("elements: {}", quoted(&text)))).context(|| &place)?;
             elements.push((ElementKey::Parts(Element::parse(&text).context(|| &place)?), score));
         }
-        Ok(Prediction { img_path, prompt, total_score, elements })
+        let (levels, scoring) = (levels.unwrap_or_default(), self.scoring.flatten());
+        Ok(Prediction { img_path, prompt, total_score, elements, levels, scoring })
     }
 }
 
@@ -176,173 +176,4 @@ pub fn read_predictions(text: &str) -> Result<Vec<Prediction>> {
         .enumerate()
         .map(|(index, line)| line.prediction().context(|| format!("prediction {index}")))
         .collect()
-}
-
-/// Compares predictions with labels, each the mean over its raters.
-///
-/// # Errors
-/// No labels; a label that is `null`; a picture or element that is missing, given twice or not in the labels; a
-/// score that is not finite. Errors name the item.
-pub fn evaluate(labels: &[Record], predictions: &[Prediction], variant: PlccVariant) -> Result<EvalReport> {
-    let mut totals = (Vec::with_capacity(labels.len()), Vec::with_capacity(labels.len()));
-    let mut elements = Vec::new();
-    for (record, prediction) in pair(labels, predictions)? {
-        totals.0.push(finite(record.total()?).context(|| record.name())?);
-        totals
-            .1
-            .push(finite(prediction.total_score).context(|| format!("prediction for {}", record.name()))?);
-        elements.extend(pair_elements(record, prediction).context(|| record.name())?);
-    }
-    Ok(report(&totals.0, &totals.1, &elements, variant))
-}
-
-fn finite(value: f64) -> Result<f64> {
-    if value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Error::input(format!("expected a finite score, got {value}")))
-    }
-}
-
-/// Every label with its prediction, in the labels' order.
-fn pair<'a>(
-    labels: &'a [Record],
-    predictions: &'a [Prediction],
-) -> Result<Vec<(&'a Record, &'a Prediction)>> {
-    if labels.is_empty() {
-        return Err(Error::input("labels: expected at least one record, got none"));
-    }
-    let mut open: HashMap<(&str, &str), &Prediction> = HashMap::with_capacity(predictions.len());
-    for prediction in predictions {
-        let key = (prediction.img_path.as_str(), prediction.prompt.as_str());
-        if open.insert(key, prediction).is_some() {
-            return Err(Error::input(format!("predictions: {} is given twice", item_name(key.0, key.1))));
-        }
-    }
-    let mut known = HashSet::with_capacity(labels.len());
-    let mut pairs = Vec::with_capacity(labels.len());
-    let mut missing = Vec::new();
-    for record in labels {
-        let key = (record.img_path.as_str(), record.prompt.as_str());
-        if !known.insert(key) {
-            return Err(Error::input(format!("labels: {} is given twice", record.name())));
-        }
-        match open.remove(&key) {
-            Some(prediction) => pairs.push((record, prediction)),
-            None => missing.push(record.name()),
-        }
-    }
-    if let Some(first) = missing.first() {
-        return Err(Error::input(format!("predictions: {first} is missing{}", and_more(missing.len()))));
-    }
-    let extra = predictions
-        .iter()
-        .find(|prediction| open.contains_key(&(&*prediction.img_path, &*prediction.prompt)));
-    match extra {
-        None => Ok(pairs),
-        Some(Prediction { img_path, prompt, .. }) => {
-            let name = item_name(img_path, prompt);
-            Err(Error::input(format!("predictions: {name} is not in the labels{}", and_more(open.len()))))
-        }
-    }
-}
-
-fn and_more(count: usize) -> String {
-    if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() }
-}
-
-/// (label, prediction) of every element of one picture.
-fn pair_elements(record: &Record, prediction: &Prediction) -> Result<Vec<(f64, f64)>> {
-    let mut open = OpenElements::default();
-    for (key, score) in &prediction.elements {
-        match key {
-            ElementKey::Key(key) => open.keys.entry(key).or_default().push_back(*score),
-            ElementKey::Parts(element) => open.parts.entry(element.clone()).or_default().push_back(*score),
-        }
-    }
-    let mut pairs = Vec::with_capacity(prediction.elements.len());
-    for (key, label) in record.elements()? {
-        let Some(score) = open.take(key) else {
-            return Err(Error::input(format!("element {} has no prediction", quoted(key))));
-        };
-        let score = finite(score).context(|| format!("prediction for element {}", quoted(key)))?;
-        pairs.push((finite(label).context(|| format!("element {}", quoted(key)))?, score));
-    }
-    match prediction.elements.iter().find(|(key, _)| open.has(key)) {
-        None => Ok(pairs),
-        Some((key, _)) => {
-            Err(Error::input(format!("predicted element {key} is not in the labels or given twice")))
-        }
-    }
-}
-
-/// Scores that no label has claimed yet.
-#[derive(Default)]
-struct OpenElements<'a> {
-    keys: HashMap<&'a str, VecDeque<f64>>,
-    parts: HashMap<Element, VecDeque<f64>>,
-}
-
-impl OpenElements<'_> {
-    fn take(&mut self, key: &str) -> Option<f64> {
-        let by_key = self.keys.get_mut(key).and_then(VecDeque::pop_front);
-        by_key.or_else(|| self.parts.get_mut(&Element::parse(key).ok()?)?.pop_front())
-    }
-
-    fn has(&self, key: &ElementKey) -> bool {
-        let left = match key {
-            ElementKey::Key(key) => self.keys.get(key.as_str()),
-            ElementKey::Parts(element) => self.parts.get(element),
-        };
-        left.is_some_and(|scores| !scores.is_empty())
-    }
-}
-
-/// All figures, with a warning for each that is undefined or misleading.
-fn report(labels: &[f64], predictions: &[f64], elements: &[(f64, f64)], variant: PlccVariant) -> EvalReport {
-    let srcc = metrics::srcc(labels, predictions);
-    let plcc = metrics::plcc(labels, predictions, variant);
-    let accuracy = metrics::accuracy(elements);
-    let final_score = match (srcc, plcc, accuracy) {
-        (Some(srcc), Some(plcc), Some(accuracy)) => Some(metrics::final_score(srcc, plcc, accuracy)),
-        _ => None,
-    };
-    let mut report = EvalReport {
-        srcc,
-        plcc,
-        krcc: metrics::krcc(labels, predictions),
-        rmse: metrics::rmse(labels, predictions),
-        accuracy,
-        final_score,
-        n_images: labels.len(),
-        n_elements: elements.len(),
-        warnings: Vec::new(),
-    };
-    report.warnings.extend(why_undefined(&report, labels));
-    let raw = metrics::pearson(labels, predictions).filter(|_| variant != PlccVariant::Raw);
-    report.warnings.extend(raw.filter(|raw| *raw < 0.0).map(|raw| {
-        format!(
-            "predictions fall where labels rise (raw Pearson {raw:.4}), which the fitted plcc does not show"
-        )
-    }));
-    report
-}
-
-/// A sentence for every reason why a figure is undefined.
-fn why_undefined(report: &EvalReport, labels: &[f64]) -> Vec<String> {
-    let (all, plcc) = ("srcc, plcc, krcc and final are", "plcc and final are");
-    let correlation = match (report.srcc, report.plcc) {
-        (None, _) if labels.len() < 2 => Some((all, "there is one picture")),
-        (None, _) if !metrics::varies(labels) => Some((all, "all labels are equal")),
-        (None, _) => Some((all, "all predictions are equal")),
-        (_, None) if labels.len() < 4 => {
-            Some((plcc, "the logistic needs four pictures (raw does without it)"))
-        }
-        (_, None) => Some((plcc, "the fitted logistic is flat (raw does without it)")),
-        _ => None,
-    };
-    let rmse = report.rmse.is_none().then_some(("rmse is", "the scores are too large"));
-    let accuracy = report.accuracy.is_none().then_some(("accuracy and final are", "there are no elements"));
-    let reasons = [correlation, rmse, accuracy].into_iter().flatten();
-    reasons.map(|(names, reason)| format!("{names} undefined: {reason}")).collect()
 }

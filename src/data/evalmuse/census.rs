@@ -57,7 +57,7 @@ impl Census {
     ///
     /// # Errors
     /// As [`Record::labels`], with the record's number.
-    pub fn take(&mut self, record: &Record, rules: &LabelRules) -> Result<Labels> {
+    pub fn take(&mut self, record: &Record, rules: LabelRules) -> Result<Labels> {
         let labels = record.labels(rules).context(|| format!("record {}", self.n_records))?;
         self.n_overall_used += usize::from(labels.total.is_some());
         self.n_elements_used += labels.elements.len();

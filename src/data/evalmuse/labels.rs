@@ -122,11 +122,11 @@ impl Record {
     /// # Errors
     /// A score outside its range, 1 to 5 for the whole and 0 to 1 for everything else, or not finite; an empty list
     /// of raters. The record and the field are named.
-    pub fn labels(&self, rules: &LabelRules) -> Result<Labels> {
+    pub fn labels(&self, rules: LabelRules) -> Result<Labels> {
         self.checked_labels(rules).context(|| self.name())
     }
 
-    fn checked_labels(&self, rules: &LabelRules) -> Result<Labels> {
+    fn checked_labels(&self, rules: LabelRules) -> Result<Labels> {
         let flag =
             |rating: &Rating, field| Ok::<_, Error>(label(rating, &SHARE, field)?.map(|label| label.mean));
         let meaningless = flag(&self.promt_meaningless, "promt_meaningless")?.is_some_and(|mean| mean >= 0.5);
