@@ -1,6 +1,7 @@
 //! One binary, a module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod adapter;
 mod cli;
 mod cli_batch;
 mod cli_misuse;
