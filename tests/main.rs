@@ -14,6 +14,7 @@ mod engine;
 mod hostile_weights;
 mod image;
 mod learner;
+mod lora;
 mod metrics;
 mod parity;
 mod questions;

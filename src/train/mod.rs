@@ -15,6 +15,7 @@ mod fit;
 mod init;
 mod instructions;
 mod load;
+mod lora;
 mod objective;
 
 mod scenes;
@@ -26,6 +27,7 @@ pub use blueprint::{Blueprint, CELLS, SIDE};
 pub use export::{export, write_facts};
 pub use fit::{Run, StepLog};
 pub use instructions::{Instructions, Recipe, Truth};
+pub use lora::{Base, LoraOptions};
 pub use objective::{Learner, Objective, cross_entropy};
 
 pub use scenes::{CLASSES, Scenes};
