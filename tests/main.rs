@@ -23,4 +23,5 @@ mod score;
 mod text;
 mod tidy;
 mod train;
+mod train_parity;
 mod weights;
