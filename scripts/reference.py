@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes tests/golden from transformers, Pillow, scipy and the gguf package.
+"""Writes tests/golden from transformers, peft, Pillow, scipy and the gguf package.
 
-    pip install torch torchvision transformers==5.23.0 safetensors pillow scipy gguf
+    pip install torch torchvision transformers==5.23.0 peft==0.21.2 safetensors pillow scipy gguf
     scripts/reference.py [SECTION ...]        # all sections without arguments
 
 The fixtures are committed; tests need neither Python nor network.
@@ -845,6 +845,289 @@ def score(golden):
     folder = golden / "score"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "confidence.json").write_text(json.dumps(cases, separators=(",", ":")) + "\n")
+
+
+
+# peft: adapters that PEFT writes and reads, and what transformers computes with them.
+
+def peft_fill(model, seed):
+    """A value for every factor, names in order, one generator; all are exact in bfloat16."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            value = torch.randn(parameter.shape, generator=generator) * 0.9 / parameter[0].numel() ** 0.5
+            parameter.data = value.bfloat16().to(parameter.dtype)
+
+
+def peft_load(golden, name, adapter=None):
+    """A checkpoint of `qwen3_vl`, with an adapter of `peft` active; every tensor of the adapter has its place."""
+    import torch
+    from peft import PeftModel
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+    from transformers import Qwen3VLForConditionalGeneration
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(golden / name, dtype=torch.float32, attn_implementation="eager")
+    if adapter is None:
+        return model.eval()
+    folder = golden / "peft" / adapter
+    model = PeftModel.from_pretrained(model, folder)
+    result = set_peft_model_state_dict(model, load_peft_weights(folder, device="cpu"))
+    factors = [key for key in result.missing_keys if "lora_" in key]
+    assert not factors and not result.unexpected_keys, (factors, result.unexpected_keys)
+    return model.eval()
+
+
+def peft_logits(golden, model, case):
+    """Logits at the last token of a case of `qwen3_vl`."""
+    import json
+
+    import torch
+    from PIL import Image
+
+    document = json.loads((golden / "qwen3_vl_cases/cases.json").read_text())
+    case = document["cases"][case]
+    picture = Image.open(golden / "qwen3_vl_cases" / document["pictures"][case["picture"]]["file"])
+    inputs = qwen3_vl_inputs(qwen3_vl_processor(golden / "qwen3_vl_tied"), picture, case["text"])
+    assert inputs["input_ids"][0].tolist() == case["input_ids"]
+    with torch.no_grad():
+        return model(**inputs, use_cache=False).logits[0, -1].clone()
+
+
+PEFT_CASES = ["wide.1", "square.0"]
+# `text`: what people usually adapt. `vision`: both towers, a convolution, a regular expression, ranks and alphas
+# of their own, the other scale, an exception, bfloat16.
+PEFT_ADAPTERS = {
+    "text": dict(
+        r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    ),
+    "vision": dict(
+        r=2, lora_alpha=3, use_rslora=True, lora_dropout=0.1, init_lora_weights="gaussian",
+        target_modules=r"model\.(visual\.(?!pos_embed).*(proj|qkv|linear_fc1)|language_model.*\.[1-3]\.mlp\.down_proj)",
+        exclude_modules=["linear_fc1"], rank_pattern={"down_proj": 3, r"blocks\.[0-2]\.attn\.qkv": 1},
+        alpha_pattern={r"layers\.2\.mlp\.down_proj": 0.5, r"attn\..*": 1.25},
+    ),
+}
+
+
+@section
+def peft(golden):
+    """Adapters written by PEFT for `qwen3_vl_tied`, and the logits of transformers with each of them active."""
+    import json
+    import shutil
+
+    import peft as library
+    import torch
+    from safetensors.torch import save_file
+
+    folder = golden / "peft"
+    shutil.rmtree(folder / "text", ignore_errors=True)
+    shutil.rmtree(folder / "vision", ignore_errors=True)
+    base = {case: peft_logits(golden, peft_load(golden, "qwen3_vl_tied"), case) for case in PEFT_CASES}
+    tensors = {}
+    for seed, (name, options) in enumerate(PEFT_ADAPTERS.items()):
+        model = library.get_peft_model(peft_load(golden, "qwen3_vl_tied"), library.LoraConfig(**options))
+        peft_fill(model, seed)
+        if name == "vision":
+            for key, parameter in model.named_parameters():
+                parameter.data = parameter.data.bfloat16() if "lora_" in key else parameter.data
+        model.save_pretrained(folder / name)
+        (folder / name / "README.md").unlink()
+        config = json.loads((folder / name / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "qwen3_vl_tied"
+        if isinstance(config["target_modules"], list):
+            config["target_modules"].sort()
+        write_json(folder / name / "adapter_config.json", config)
+        model = peft_load(golden, "qwen3_vl_tied", name)
+        for case in PEFT_CASES:
+            logits = peft_logits(golden, model, case)
+            moved = (logits - base[case]).abs().max()
+            assert moved > 0.1, (name, case, moved)
+            tensors[f"{name}.{case}"] = logits
+    save_file(tensors, folder / "logits.safetensors")
+
+
+@section
+def peft_written(golden):
+    """PEFT reads `peft/written`, which imatch wrote from `peft/vision`, and gives the same logits.
+
+    `GOLDEN_WRITE=1 cargo test what_is_written` writes the folder. Nothing is written here.
+    """
+    import torch
+
+    theirs, ours = (peft_load(golden, "qwen3_vl_tied", name) for name in ["vision", "written"])
+    for case in PEFT_CASES:
+        difference = (peft_logits(golden, theirs, case) - peft_logits(golden, ours, case)).abs().max()
+        print(f"{case}: logits at most {difference:.1e} apart")
+        assert torch.equal(peft_logits(golden, theirs, case), peft_logits(golden, ours, case))
+
+
+# training: two networks small enough for every gradient to be kept, and how torch trains them.
+
+TRAINED = {
+    "tied": dict(seed=1, tied=True, text=dict(num_key_value_heads=1)),
+    "untied": dict(seed=2, tied=False, text=dict(num_key_value_heads=2)),
+}
+TRAINED_TOKENS = dict(image=70, video=71, vision_start=68, vision_end=69)
+TRAINED_STEPS = dict(
+    count=10, pictures_per_step=2, learning_rate=0.003, weight_decay=0.02, beta_1=0.9, beta_2=0.98, epsilon=1e-5, clip=0.1
+)
+
+
+def training_folder(folder, shape):
+    """`config.json`, `preprocessor_config.json` and random weights, exact in 16 bits."""
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = dict(model_type="qwen3_vl_text", hidden_act="silu", max_position_embeddings=512, rms_norm_eps=1e-6)
+    text |= dict(attention_bias=False, attention_dropout=0.0, vocab_size=72, hidden_size=24, intermediate_size=40)
+    text |= dict(num_hidden_layers=2, num_attention_heads=2, head_dim=8) | shape["text"]
+    text["rope_parameters"] = dict(mrope_interleaved=True, rope_type="default", rope_theta=10000, mrope_section=[2, 1, 1])
+    vision = dict(model_type="qwen3_vl_vision", in_channels=3, patch_size=4, spatial_merge_size=2, temporal_patch_size=2)
+    vision |= dict(hidden_act="gelu_pytorch_tanh", depth=2, hidden_size=8, intermediate_size=20, num_heads=2)
+    vision |= dict(out_hidden_size=24, num_position_embeddings=16, deepstack_visual_indexes=[0])
+    config = dict(architectures=["Qwen3VLForConditionalGeneration"], model_type="qwen3_vl", dtype="float16")
+    config |= {f"{name}_token_id": token for name, token in TRAINED_TOKENS.items()}
+    config |= dict(tie_word_embeddings=shape["tied"], text_config=text, vision_config=vision)
+    parsed = Qwen3VLConfig(**json.loads(json.dumps(config)))
+    model = Qwen3VLForConditionalGeneration._from_config(parsed, dtype=torch.float32, attn_implementation="eager")
+    state = qwen3_vl_random_state(model, shape["seed"])
+    model.load_state_dict(state, strict=False)
+    write_json(folder / "config.json", config)
+    size = dict(longest_edge=4096, shortest_edge=64)
+    common = dict(patch_size=4, temporal_patch_size=2, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3, size=size)
+    write_json(folder / "preprocessor_config.json", common)
+    save_file({name: value.half() for name, value in state.items()}, folder / "model.safetensors", {"format": "pt"})
+    return model.eval()
+
+
+def training_items():
+    """Four pictures of one grid with two or three questions each, which share all but their ends.
+
+    A question is its ids, the answers with their shares, and its part of the picture's loss.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(20261101)
+    rows, grid = 24, [1, 4, 6]
+    words = lambda n: generator.integers(0, 68, n).tolist()  # noqa: E731
+    pixels = generator.standard_normal((4, rows, 96)).astype(np.float32)
+    items = []
+    for picture in range(4):
+        opening = words(2) if picture == 0 else items[0]["questions"][0]["ids"][:2]
+        start, end, image = (TRAINED_TOKENS[name] for name in ["vision_start", "vision_end", "image"])
+        shared = opening + [start] + [image] * (rows // 4) + [end] + words(3 + picture)
+        questions = []
+        for index in range(2 + picture % 2):
+            answers = [[int(token), 1.0] for token in words(1)]
+            if index == 1:
+                answers = [[int(token), share] for token, share in zip(generator.permutation(68)[:3], [0.5, 0.25, 0.25])]
+            # The first words differ, so that exactly `shared` is shared.
+            ids = shared + [10 * index + picture] + words(2 + (index * 3 + picture) % 4)
+            questions.append(dict(ids=ids, answers=answers, weight=0.25 if index == 0 else 0.75 / (1 + picture % 2)))
+        items.append(dict(grid_thw=grid, questions=questions))
+    return items, pixels
+
+
+def training_loss(model, items, pixels):
+    """The mean over pictures of their questions' cross-entropies, each question asked alone."""
+    import torch
+
+    loss = 0
+    for item, picture in zip(items, pixels):
+        for question in item["questions"]:
+            ids = torch.tensor([question["ids"]])
+            inputs = dict(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=picture)
+            inputs |= dict(image_grid_thw=torch.tensor([item["grid_thw"]]))
+            inputs["mm_token_type_ids"] = (ids == TRAINED_TOKENS["image"]).int()
+            logits = model(**inputs, use_cache=False).logits[0, -1]
+            picked = sum(share * torch.log_softmax(logits, 0)[token] for token, share in question["answers"])
+            loss = loss - question["weight"] * picked / len(items)
+    return loss
+
+
+def training_steps(model, mode, items, pixels):
+    """Losses of the first steps of AdamW, each measured before its step.
+
+    Gradients are clipped as burn does, each parameter by its own norm.
+    """
+    import torch
+
+    options = TRAINED_STEPS
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=options["learning_rate"], betas=(options["beta_1"], options["beta_2"]), eps=options["epsilon"],
+        weight_decay=options["weight_decay"],
+    )
+    losses, clipped = [], 0
+    for step in range(options["count"]):
+        chosen = [(step + offset) % len(items) for offset in range(options["pictures_per_step"])]
+        with mode:
+            loss = training_loss(model, [items[index] for index in chosen], pixels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+        for parameter in parameters:
+            clipped += int(parameter.grad.norm() > options["clip"])
+            parameter.grad *= (options["clip"] / parameter.grad.norm().clamp_min(1e-30)).clamp_max(1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    share = clipped / len(parameters) / options["count"]
+    assert 0.1 < share < 0.9, share
+    return losses
+
+
+@section
+def training(golden):
+    """Every gradient of one batch, full and low-rank, and the losses of ten steps, in 64 bits."""
+    import json
+
+    import peft as library
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = golden / "training"
+    items, pixels = training_items()
+    wide = torch.tensor(pixels).double()
+    tensors, losses = {"pixels": torch.tensor(pixels)}, {}
+    for name, shape in TRAINED.items():
+        model = training_folder(folder / name, shape)
+        double, mode = qwen3_vl_double(model)
+        with mode:
+            loss = training_loss(double, items, wide)
+            loss.backward()
+        tensors |= {f"{name}.{key}": value.grad.float().clone() for key, value in double.named_parameters()}
+        losses[name] = dict(batch=loss.item(), steps=training_steps(double, mode, items, wide))
+    base = training_folder(folder / "untied", TRAINED["untied"])
+    double, mode = qwen3_vl_double(base)
+    targets = PEFT_ADAPTERS["text"]["target_modules"] + ["qkv"]
+    with mode:
+        model = library.get_peft_model(double, library.LoraConfig(r=3, lora_alpha=6, target_modules=targets)).eval()
+    peft_fill(model, 3)
+    model.double()
+    with mode:
+        loss = training_loss(model, items, wide)
+        loss.backward()
+    rename = lambda key: "lora." + key.replace(".default", "")  # noqa: E731
+    grads = {rename(key): value.grad for key, value in model.named_parameters() if "lora_" in key}
+    tensors |= {key: value.float().clone() for key, value in grads.items()}
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter/README.md").unlink()
+    weights = folder / "adapter/adapter_model.safetensors"
+    save_file({key: value.bfloat16() for key, value in load_file(weights).items()}, weights, {"format": "pt"})
+    config = json.loads((folder / "adapter/adapter_config.json").read_text())
+    config |= dict(base_model_name_or_path="untied", target_modules=sorted(config["target_modules"]))
+    write_json(folder / "adapter/adapter_config.json", config)
+    for key, parameter in model.named_parameters():
+        if "lora_B" in key:
+            parameter.data.zero_()
+    losses["lora"] = dict(batch=loss.item(), steps=training_steps(model, mode, items, wide))
+    save_file(tensors, folder / "gradients.safetensors")
+    write_json(folder / "cases.json", dict(peft=library.__version__, optimizer=TRAINED_STEPS, items=items, losses=losses))
 
 
 if __name__ == "__main__":

@@ -213,18 +213,6 @@ fn a_value_that_is_not_finite_stops_the_conversion_and_leaves_nothing() {
 }
 
 #[test]
-fn an_adapter_is_refused_until_it_can_be_merged() {
-    let out = tempfile::tempdir().unwrap();
-    let job = ConvertJob {
-        model_dir: golden("qwen3_vl_tied"),
-        quant: DType::F32,
-        out_dir: out.path().into(),
-        adapter: Some("x".into()),
-    };
-    assert_eq!(block_on(convert(job)).unwrap_err().code(), "unsupported");
-}
-
-#[test]
 fn what_is_written_as_safetensors_is_a_folder_like_any_other() {
     let folder = copy("qwen3_vl_tied");
     let config = config(folder.path());

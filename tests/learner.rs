@@ -1,46 +1,22 @@
 //! A learner that starts from a checkpoint: it answers what the engine answers, and so does its export.
 
-use std::path::Path;
-
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use imatch::engine::{Engine, Place, Question};
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::score::ScoringOptions;
-use imatch::train::{Batch, Item, Learner, export};
+use imatch::train::{Batch, Item, export};
 use imatch::weights::quant::decode_f32;
 use imatch::weights::{Bundle, Checkpoint, ConvertJob, DType, FileSource, convert, layout};
 use pollster::block_on;
 use tempfile::TempDir;
 
-use super::common::lessons::{LETTERS, lesson};
+use super::common::lessons::{LETTERS, learner, letters, open};
 use super::common::{F32_NATIVE, assert_close, golden};
 
 const FOLDERS: [&str; 2] = ["qwen3_vl_tied", "qwen3_vl_untied"];
 
-fn open(folder: &Path) -> Bundle<FileSource> {
-    block_on(Bundle::open_folder(folder)).unwrap()
-}
-
-/// A learner of a folder's checkpoint, with the facts about it and a picture with its questions.
-fn learner(folder: &Path, device: &Device) -> (Learner, Bundle<FileSource>, Item) {
-    let bundle = open(folder);
-    let loading = Learner::load(&bundle.facts, &bundle.checkpoint, device, async |_, _| Ok(()));
-    let (learner, report) = block_on(loading).unwrap();
-    assert!(report.is_complete() && report.unused.is_empty(), "{report}");
-    let item = lesson("wide", &bundle.facts.image);
-    (learner, bundle, item)
-}
-
-/// Logits of the letters, one row a question.
-fn letters(learner: &Learner, bundle: &Bundle<FileSource>, item: &Item, device: &Device) -> Vec<f32> {
-    let batch = Batch::new(&[item], &bundle.facts.config, device).unwrap();
-    let logits = block_on(learner.answer(&batch)).unwrap().logits;
-    let letters = LETTERS as usize..LETTERS as usize + 15;
-    logits.slice([0..item.asked.len(), letters]).into_data().try_into_vec().unwrap()
-}
-
-/// The same by the engine, each question alone.
+/// Logits of the letters by the engine, each question alone.
 fn engine_letters(mut bundle: Bundle<FileSource>, item: &Item) -> Vec<f32> {
     bundle.facts.scoring = ScoringOptions::default();
     let engine = block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap();
@@ -66,7 +42,7 @@ fn a_learner_answers_what_the_engine_answers() {
         let (learner, bundle, item) = learner(&folder, &device);
         assert!(learner.auxiliary.is_none() && learner.locator.is_none());
         assert_eq!(learner.lm_head.is_none(), bundle.facts.config.text.tie_word_embeddings);
-        let got = letters(&learner, &bundle, &item, &device);
+        let got = letters(&learner, &Batch::new(&[&item], &bundle.facts.config, &device).unwrap());
         assert_close(&folder.display().to_string(), &got, &engine_letters(bundle, &item), F32_NATIVE);
     }
 }
@@ -122,7 +98,7 @@ fn a_learner_of_a_converted_folder_has_its_decoded_values() {
         block_on(convert(job)).unwrap();
         let device = Device::flex();
         let (learner, bundle, item) = learner(out.path(), &device);
-        let got = letters(&learner, &bundle, &item, &device);
+        let got = letters(&learner, &Batch::new(&[&item], &bundle.facts.config, &device).unwrap());
         assert_close(quant.name(), &got, &engine_letters(bundle, &item), tolerance);
     }
 }

@@ -1,6 +1,7 @@
 //! One binary, a module a subject.
 #![allow(clippy::unwrap_used)]
 
+mod adapter;
 mod cli;
 mod cli_batch;
 mod cli_eval;
@@ -16,6 +17,7 @@ mod evaluation;
 mod hostile_weights;
 mod image;
 mod learner;
+mod lora;
 mod metrics;
 mod parity;
 mod questions;
@@ -26,5 +28,6 @@ mod strategies;
 mod text;
 mod tidy;
 mod train;
+mod train_parity;
 mod tune;
 mod weights;

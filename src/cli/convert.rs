@@ -22,7 +22,7 @@ pub(super) struct Flags {
     /// Type of the matrices
     #[arg(long, value_enum)]
     quant: Quant,
-    /// `LoRA` adapter to merge
+    /// `LoRA` adapter to merge, a folder as PEFT writes it
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Folder to write
@@ -65,7 +65,10 @@ pub(super) async fn run(flags: Flags) -> Result<()> {
     if let Some(name) = flags.name {
         manifest.name = name;
     }
-    manifest.description = flags.description;
+    manifest.description = match (flags.description, manifest.description.take()) {
+        (Some(text), Some(provenance)) => Some(format!("{text} ({provenance})")),
+        (text, provenance) => text.or(provenance),
+    };
     manifest.license = flags.license;
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
     if bytes <= MAX_RECORDED {

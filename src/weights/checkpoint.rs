@@ -18,7 +18,7 @@ use crate::{Error, Result};
 const MAX_GAP: u64 = 16 << 10;
 
 /// Bytes that are hashed at a time.
-const HASHED_AT_ONCE: u64 = 1 << 20;
+pub(super) const HASHED_AT_ONCE: u64 = 1 << 20;
 
 /// Safetensors shards or GGUF files, opened: headers are read, values are not.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::adapter::Adapter;
 use super::checkpoint::Checkpoint;
 use super::gguf::Value;
 use super::gguf_write::Writer;
@@ -53,18 +54,23 @@ pub struct ConvertReport {
 /// `preprocessor_config.json` and perhaps `imatch.json`.
 ///
 /// Matrices become `quant`; vectors (norms, biases) and the position table stay f32; rows
-/// that are no multiple of 32 become f16. Files get their names when they are complete, the
-/// manifest last.
+/// that are no multiple of 32 become f16. An adapter is added to the matrices before they are
+/// quantised, and the manifest's name and description say so. Files get their names when they are
+/// complete, the manifest last.
 ///
 /// # Errors
-/// When the folder is incomplete or contradicts itself, `out_dir` is `model_dir`, a value is
+/// When the folder is incomplete or contradicts itself, the adapter is not one for this model
+/// ([`Adapter::read`]), `out_dir` is `model_dir`, a value is
 /// not finite in its new type, or a file cannot be written.
 pub async fn convert(job: ConvertJob) -> Result<ConvertReport> {
     let ConvertJob { model_dir, quant, out_dir, adapter } = job;
-    if adapter.is_some() {
-        return Err(Error::unsupported("merging an adapter while converting is not supported yet"));
+    let mut model = Model::open(&model_dir).await?;
+    let mut name = folder_name(&model_dir);
+    if let Some(folder) = adapter {
+        let adapter = folder_name(&folder);
+        name = format!("{name} + {adapter}");
+        model.adapt(&folder, &adapter).await?;
     }
-    let model = Model::open(&model_dir).await?;
     fs::create_dir_all(&out_dir).map_err(|error| Error::io(&out_dir, error))?;
     if same_folder(&model_dir, &out_dir)? {
         return Err(Error::input(format!(
@@ -72,7 +78,6 @@ pub async fn convert(job: ConvertJob) -> Result<ConvertReport> {
             out_dir.display()
         )));
     }
-    let name = folder_name(&model_dir);
     let mut text = text_metadata(&model.config, &name, quant);
     text.extend(tokenizer_metadata(&model.tokenizer, model.config.text.vocab_size)?);
     let vision = vision_metadata(&model.config, &model.image, &name, quant);
@@ -97,6 +102,14 @@ struct Model {
     scoring: Option<serde_json::Map<String, serde_json::Value>>,
     checkpoint: Checkpoint<FileSource>,
     load: LoadReport,
+    merged: Option<Merged>,
+}
+
+/// An adapter to add to the checkpoint's matrices.
+struct Merged {
+    adapter: Adapter,
+    /// What it is, for the manifest.
+    provenance: String,
 }
 
 impl Model {
@@ -114,7 +127,27 @@ impl Model {
         };
         let checkpoint = Checkpoint::open_folder(folder).await?;
         let load = LoadReport::compare(&expected(&config), checkpoint.tensors()).complete()?;
-        Ok(Self { config, image, tokenizer, scoring, checkpoint, load })
+        Ok(Self { config, image, tokenizer, scoring, checkpoint, load, merged: None })
+    }
+
+    /// Takes an adapter in; its scoring options, where it has any, replace the model's own.
+    async fn adapt(&mut self, folder: &Path, name: &str) -> Result<()> {
+        let (adapter, scoring) = Adapter::open_folder(folder, &self.config).await?;
+        if let Some(options) = scoring {
+            let object = serde_json::to_value(options)
+                .map_err(|error| Error::internal("scoring options are no JSON").with_source(error))?;
+            self.scoring = object.as_object().cloned();
+        }
+        let provenance = format!("LoRA adapter {name} merged, SHA-256 {}", adapter.sha256);
+        self.merged = Some(Merged { adapter, provenance });
+        Ok(())
+    }
+
+    /// Adds the adapter's part to some rows of a matrix, of which the first is `first_row`.
+    fn add_adapter(&self, canonical: &str, first_row: usize, values: &mut [f32]) {
+        if let Some(factors) = self.merged.as_ref().and_then(|merged| merged.adapter.factors.get(canonical)) {
+            factors.add_to(first_row, values);
+        }
     }
 
     fn manifest(&self, name: String, quant: DType, files: Vec<FileEntry>) -> Result<Manifest> {
@@ -129,7 +162,7 @@ impl Model {
             architecture: self.config.architecture.clone(),
             quantization: quant.name().to_owned(),
             license: None,
-            description: None,
+            description: self.merged.as_ref().map(|merged| merged.provenance.clone()),
             config: object(self.config.to_json())?,
             preprocessor: object(self.image.to_json())?,
             scoring: self.scoring.clone(),
@@ -159,7 +192,9 @@ impl Model {
         let Planned { canonical, info, frame } = planned;
         if let Some(frame) = *frame {
             let (stored, bytes) = self.checkpoint.read(canonical).await?;
-            let values = take_frame(&decode_f32(&stored, &bytes)?, &self.config.vision, frame);
+            let mut values = decode_f32(&stored, &bytes)?;
+            self.add_adapter(canonical, 0, &mut values);
+            let values = take_frame(&values, &self.config.vision, frame);
             return writer.write(&quantise(&values, &info.shape, info.dtype)?);
         }
         let &[n_rows, width] = info.shape.as_slice() else {
@@ -170,7 +205,8 @@ impl Model {
         for start in (0..n_rows).step_by(step) {
             let end = (start + step).min(n_rows);
             let ids: Vec<u32> = (start as u32..end as u32).collect();
-            let values = self.checkpoint.rows(canonical, &ids).await?;
+            let mut values = self.checkpoint.rows(canonical, &ids).await?;
+            self.add_adapter(canonical, start, &mut values);
             writer.write(&quantise(&values, &[end - start, width], info.dtype)?)?;
         }
         Ok(())

@@ -6,6 +6,7 @@
 //!     |  names                     checkpoint name -> canonical name
 //! Checkpoint                       tensors in stored bytes, rows of tables in f32
 //!     |  report                    applied, missing, unused, mismatched
+//!     |  adapter, peft             low-rank changes of some matrices
 //!     |  convert                   another checkpoint, llama.cpp's names, manifest
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! Whatever the bytes are, readers end in an error or a finite number, and hold no more
 //! memory than the file's own size calls for.
 
+pub mod adapter;
 pub mod bundle;
 pub mod checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
@@ -27,6 +29,7 @@ pub mod llama_cpp;
 pub mod load;
 pub mod manifest;
 pub mod names;
+pub mod peft;
 pub mod quant;
 pub mod report;
 pub mod safetensors;
@@ -34,12 +37,14 @@ pub mod source;
 pub mod table;
 pub mod tensor;
 
+pub use adapter::{Adapter, Factors};
 pub use bundle::{Bundle, ModelFacts};
 pub use checkpoint::Checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub use convert::{ConvertJob, ConvertReport, convert};
 pub use load::{Precision, load, stored};
 pub use manifest::{FileEntry, Manifest, Role};
+pub use peft::{PeftConfig, Targets};
 pub use report::LoadReport;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::FileSource;

@@ -98,6 +98,26 @@ pub fn from_hf(name: &str) -> Option<String> {
     RULES.iter().any(|rule| number_in(rule.canonical, canonical).is_some()).then(|| canonical.to_owned())
 }
 
+/// The canonical weight of a module that an adapter names; `None` for modules of no known part.
+///
+/// Modules are named as the library that made the adapter saw them: with or without `model.` in
+/// front, and the decoder's layers once without `language_model.` (transformers before 4.52).
+pub fn from_module(module: &str) -> Option<String> {
+    let inner = module.strip_prefix("model.").unwrap_or(module);
+    let inner = match inner.strip_prefix("language_model.model.") {
+        Some(rest) => format!("language_model.{rest}"),
+        None if inner.starts_with("layers.") => format!("language_model.{inner}"),
+        None => inner.to_owned(),
+    };
+    from_hf(&format!("{inner}.weight"))
+}
+
+/// The module of a canonical weight, as transformers 5 names it.
+pub fn to_module(canonical: &str) -> String {
+    let name = to_hf(canonical);
+    name.strip_suffix(".weight").unwrap_or(&name).to_owned()
+}
+
 /// The safetensors name of a canonical one.
 pub fn to_hf(canonical: &str) -> String {
     if canonical == HEAD { canonical.to_owned() } else { format!("model.{canonical}") }
