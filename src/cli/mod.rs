@@ -41,7 +41,7 @@ enum Verb {
     Prompt(input::Flags),
     /// Convert a Hugging Face folder to GGUF files with a manifest
     Convert(convert::Flags),
-    /// Train a small model from scratch on synthetic scenes
+    /// Fine-tune a checkpoint on records, or train a small model from scratch on synthetic scenes
     Train(train::Flags),
     /// Write synthetic scenes with prompts and labels
     Synth(synth::Flags),

@@ -49,7 +49,7 @@ impl RecordSet {
                     census.without_picture(&record);
                     continue;
                 }
-                let labels = census.take(&record, &rules).context(|| path.display())?;
+                let labels = census.take(&record, rules).context(|| path.display())?;
                 if !(labelled && labels.is_empty()) {
                     places.push((number as u32, offset));
                 }
@@ -101,7 +101,7 @@ impl RecordSet {
 
     /// What people said about a record, as lessons need it.
     fn truth(&self, record: &Record) -> Result<Truth> {
-        let labels = record.labels(&self.rules)?;
+        let labels = record.labels(self.rules)?;
         let keys: Vec<String> = labels.elements.iter().map(|element| element.key.clone()).collect();
         Ok(Truth {
             request: Request::new(record.prompt.clone(), &keys, record.prompt_type)?,

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::input::DeviceKind;
 use crate::error::Error;
-use crate::train::{Recipe, Schedule, Selection, Strategy};
+use crate::train::{Base, Recipe, Schedule, Selection, Strategy};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Flags {
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Flags {
 
 /// Where the run starts and what it learns from.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Start")]
+#[command(next_help_heading = "Run")]
 pub(super) struct StartFlags {
     /// Start from random weights on synthetic scenes
     #[arg(long, conflicts_with_all = ["model", "records", "images"])]
@@ -70,14 +70,35 @@ pub(super) struct AdapterFlags {
     #[arg(long, value_name = "RANK")]
     pub(super) lora: Option<usize>,
     /// Scale of the adapter, divided by its rank [default: twice the rank]
-    #[arg(long, value_name = "X", requires = "lora")]
+    #[arg(long, value_name = "X")]
     pub(super) lora_alpha: Option<f64>,
-    /// Modules to adapt, as PEFT's target_modules: names, or one regular expression [default: the decoder's seven linear layers]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "lora")]
-    pub(super) lora_targets: Vec<String>,
-    /// Hold the frozen weights in 8 or 4 bits (QLoRA)
-    #[arg(long, value_name = "q8_0|q4_0", requires = "lora")]
-    pub(super) quantize_base: Option<String>,
+    /// Layers to adapt, as PEFT's `target_modules`: names with commas, a regular expression, or all-linear [default: the decoder's seven]
+    #[arg(long, value_name = "NAMES")]
+    pub(super) lora_targets: Option<String>,
+    /// How frozen weights lie in memory; less than f32 is QLoRA
+    #[arg(long, value_enum, value_name = "f32|q8_0|q4_0")]
+    pub(super) lora_base: Option<BaseKind>,
+}
+
+/// How frozen weights lie in memory.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum BaseKind {
+    #[value(name = "f32")]
+    F32,
+    #[value(name = "q8_0")]
+    Q8,
+    #[value(name = "q4_0")]
+    Q4,
+}
+
+impl From<BaseKind> for Base {
+    fn from(kind: BaseKind) -> Self {
+        match kind {
+            BaseKind::F32 => Self::F32,
+            BaseKind::Q8 => Self::Q8,
+            BaseKind::Q4 => Self::Q4,
+        }
+    }
 }
 
 /// How long and how fast.

@@ -8,7 +8,7 @@ use super::flags::Flags;
 use crate::cli::input::read_file;
 use crate::data::evalmuse::LabelRules;
 use crate::error::{Context as _, Error, Result};
-use crate::train::{Recipe, Schedule, Selection};
+use crate::train::{Base, LoraOptions, Recipe, Schedule, Selection};
 use crate::weights::manifest::Hasher;
 
 /// Longest list of records that is read.
@@ -60,21 +60,7 @@ pub(super) struct Tuning {
     pub(super) rules: LabelRules,
     /// What of the model learns; everything without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) adapter: Option<Adapter>,
-}
-
-/// A `LoRA` adapter.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Adapter {
-    /// Rank of its two factors.
-    pub(super) rank: usize,
-    /// Numerator of its scale.
-    pub(super) alpha: f64,
-    /// Modules that it adapts.
-    pub(super) targets: Vec<String>,
-    /// Type that the frozen weights are held in; as they are without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) quantized_base: Option<String>,
+    pub(super) lora: Option<LoraOptions>,
 }
 
 /// A file that must not change under a run.
@@ -115,6 +101,9 @@ impl Settings {
     pub(super) fn validate(&self) -> Result<()> {
         self.schedule.validate()?;
         self.recipe.validate()?;
+        if let Start::Checkpoint(Tuning { lora: Some(options), .. }) = &self.start {
+            options.peft()?;
+        }
         self.pseudo_labels.as_ref().map_or(Ok(()), Selection::validate)
     }
 
@@ -162,6 +151,13 @@ impl Settings {
         set(&mut strategies.uncategorised, said.uncategorised.as_ref());
         set(&mut strategies.untyped, said.untyped.as_ref());
         set(&mut strategies.lighting, said.lighting.as_ref());
+        if let Start::Checkpoint(Tuning { lora: Some(options), .. }) = &mut self.start {
+            let said = &flags.adapter;
+            set(&mut options.rank, said.lora.as_ref());
+            set(&mut options.alpha, said.lora_alpha.as_ref());
+            set(&mut options.targets, said.lora_targets.as_ref());
+            set(&mut options.base, said.lora_base.map(Base::from).as_ref());
+        }
         if let Some(selection) = &mut self.pseudo_labels {
             set(&mut selection.keep, flags.validation.keep.as_ref());
             set(&mut selection.confidence, flags.validation.confidence.as_ref());
@@ -182,6 +178,7 @@ impl Settings {
                 said.from_scratch
                     || other(said.model.as_ref(), Some(&tuning.model))
                     || other(said.images.as_ref(), Some(&tuning.images))
+                    || flags.adapter.lora.is_some() != tuning.lora.is_some() && flags.adapter.lora.is_some()
                     || !said.records.is_empty() && said.records.iter().ne(records)
             }
         };

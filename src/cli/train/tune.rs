@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use burn::module::Module as _;
 use burn::tensor::Device;
 
+use super::flags::{AdapterFlags, Flags};
 use super::folder::Folder;
 use super::settings::{DataFile, Settings, Start, Tuning};
-use super::{Flags, fit, new_settings};
+use super::{fit, new_settings};
 use crate::cli::{json, print, progress, say};
 use crate::data::evalmuse::{Census, LabelRules, write_records};
 use crate::error::{Context as _, Error, Result};
 use crate::text::{OverallKind, Request};
 use crate::train::{
-    Instructions, Learner, Predicted, Recipe, RecordSet, Records, Schedule, Selection, export,
+    Instructions, Learner, LoraOptions, Predicted, Recipe, RecordSet, Records, Schedule, Selection, export,
 };
 use crate::weights::{Bundle, FileSource};
 
@@ -42,7 +43,7 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
         records: said.records.iter().map(|path| DataFile::of(path)).collect::<Result<_>>()?,
         images: images.clone(),
         rules,
-        adapter: None,
+        lora: lora(&flags.adapter)?,
     };
     let epochs = flags.schedule.epochs.unwrap_or(EPOCHS);
     if !(epochs > 0.0 && epochs <= 1e6) {
@@ -52,11 +53,27 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
     }
     let batch = flags.schedule.batch.unwrap_or(Schedule::TUNE_BATCH).max(1);
     let steps = (epochs * set.len() as f64 / batch as f64).ceil() as usize;
-    let schedule = Schedule::tune(flags.schedule.steps.unwrap_or(steps), tuning.adapter.is_some());
+    let schedule = Schedule::tune(flags.schedule.steps.unwrap_or(steps), tuning.lora.is_some());
     let mut settings = new_settings(Start::Checkpoint(tuning), schedule, Recipe::new());
     settings.validation = flags.validation.validation.as_deref().map(DataFile::of).transpose()?;
     settings.pseudo_labels = flags.validation.pseudo_label.then(Selection::default);
     Ok(settings)
+}
+
+/// The adapter that the flags ask for, if they do.
+fn lora(said: &AdapterFlags) -> Result<Option<LoraOptions>> {
+    let Some(rank) = said.lora else {
+        let others = [
+            ("--lora-alpha", said.lora_alpha.is_some()),
+            ("--lora-targets", said.lora_targets.is_some()),
+            ("--lora-base", said.lora_base.is_some()),
+        ];
+        return match others.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::input(format!("{name} is about an adapter, expected --lora too"))),
+            None => Ok(None),
+        };
+    };
+    Ok(Some(LoraOptions { rank, alpha: 2.0 * rank as f64, ..LoraOptions::default() }))
 }
 
 /// One run: perhaps a teacher first, whose sure answers are added to the records.
@@ -103,9 +120,22 @@ pub(super) fn run(
         let lines = predicted.iter().map(|line| Ok(json(line)? + "\n")).collect::<Result<String>>()?;
         folder.write("predictions.jsonl", lines.as_bytes())?;
     }
-    let model = folder.0.join("model");
-    export(&learner, &job.bundle.facts, &model)?;
-    print(&format!("{}", model.display()))
+    let facts = &job.bundle.facts;
+    let result = match &tuning.lora {
+        Some(options) => {
+            let adapter = learner.adapter(&options.peft()?, &facts.config)?;
+            let base = tuning.model.display().to_string();
+            let path = folder.0.join("adapter");
+            adapter.write_folder(&path, &base, &facts.config, &facts.scoring)?;
+            path
+        }
+        None => {
+            let path = folder.0.join("model");
+            export(&learner, facts, &path)?;
+            path
+        }
+    };
+    print(&format!("{}", result.display()))
 }
 
 /// Says what a list of records has, and what of it is left out.
@@ -140,8 +170,13 @@ impl Job<'_> {
                 bar.set_position(done);
                 Ok(())
             });
-        let (learner, _) = pollster::block_on(loaded)?;
+        let (mut learner, _) = pollster::block_on(loaded)?;
         bar.finish_and_clear();
+        if let Some(options) = &self.tuning.lora {
+            learner = learner.with_lora(options, &self.bundle.facts.config)?;
+        }
+        let (learning, all) = learner.parameters();
+        say(&format!("{learning} of {all} parameters learn"));
         fit(folder, self.settings, &self.bundle.facts, self.device.clone(), learner, &source)
     }
 
