@@ -103,6 +103,13 @@ counting        10    0.0000    0.5000
     let lines: Vec<&str> = intervals.lines().collect();
     assert!(lines[1].starts_with("SRCC     0.9750   0."), "{intervals}");
     assert_eq!(lines[7], "intervals: middle 95 % of 50 resamples of the pictures, seed 0");
+    let one = folder.path().join("one.json");
+    fs::write(&one, r#"{"prompt": "p", "img_path": "a", "total_score": 3}"#).unwrap();
+    let one = one.display().to_string();
+    let text = succeed(&["eval", "--labels", &one, "--predictions", &one, "--bootstrap", "7"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[1], "SRCC     undefined   undefined in 7 resamples");
+    assert_eq!(lines[4], "RMSE     0.0000   0.0000 to 0.0000");
 }
 
 #[test]

@@ -290,8 +290,8 @@ fn what_cannot_be_learnt_is_named_and_never_dropped_in_silence() {
     assert_eq!(left(&json!({"prompt": " "}), rules), (0, 0, vec![("prompt", Reason::NoWords, true, 2)]));
 }
 
-#[test]
-fn the_census_counts_every_label_once_and_lists_every_exclusion() {
+/// Five records, each with something to leave out or to count.
+fn surveyed() -> Census {
     let mut census = Census::default();
     let twice = r#"{"prompt": "p", "img_path": "a.png", "total_score": 3,
         "element_score": {"4 (counting)": [1, 1], "cats (animal)": [1, 0], "4 (counting)": [0, 0]}}"#;
@@ -309,7 +309,12 @@ fn the_census_counts_every_label_once_and_lists_every_exclusion() {
         .unwrap();
     census.without_picture(&record(&json!({"total_score": 5, "element_score": {"x": 1}})));
     census.take(&record(&json!({"total_score": null, "element_score": {"z": null}})), STRICT).unwrap();
+    census
+}
 
+#[test]
+fn the_census_counts_every_label_once() {
+    let census = surveyed();
     let lost =
         |of: fn(&imatch::data::evalmuse::Excluded) -> usize| census.exclusions.iter().map(of).sum::<usize>();
     assert_eq!(census.n_overall_used + lost(|line| line.exclusion.overall.into()), census.n_records);
@@ -318,6 +323,11 @@ fn the_census_counts_every_label_once_and_lists_every_exclusion() {
         serde_json::to_value(&census).unwrap(),
         json!({"n_records": 5, "n_elements": 9, "n_overall_used": 2, "n_elements_used": 3, "n_repeated_keys": 1})
     );
+}
+
+#[test]
+fn the_census_lists_every_exclusion() {
+    let census = surveyed();
     let lines = census.lines().unwrap();
     let lines: Vec<&str> = lines.lines().collect();
     let start = r#""img_path":"a.png","prompt":"p","field""#;
