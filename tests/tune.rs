@@ -228,6 +228,51 @@ fn pseudo_labels_are_written_down_and_learnt_from() {
 }
 
 #[test]
+fn an_adapter_is_learnt_written_merged_and_scored() {
+    let data = Data::new(6, 3);
+    let list = data.text("records.json");
+    let lora = ["--lora", "3", "--lora-targets", "q_proj,v_proj,gate_proj", "--learning-rate", "1e-2"];
+    data.trained("records.json", "run", &[lora.as_slice(), &["--validation", &list]].concat());
+    let (adapter, merged) = (data.text("run/adapter"), data.text("merged"));
+    let config: Value =
+        serde_json::from_slice(&fs::read(data.path("run/adapter/adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&config["peft_type"], &config["r"], &config["lora_alpha"]),
+        (&json!("LORA"), &json!(3), &json!(6))
+    );
+    assert!(!data.path("run/model").exists());
+    // Only the adapter is in the checkpoint.
+    let size = |path: &str| fs::metadata(data.path(path)).unwrap().len();
+    assert!(size("run/checkpoint/learner.bpk") < 300_000);
+
+    let base = data.text("base");
+    // A whole run of one step leaves a folder in f32 to merge into.
+    data.trained("records.json", "one", &["--learning-rate", "1e-30"]);
+    fs::rename(data.path("one/model"), &base).unwrap();
+    succeed(&["convert", "--model", &base, "--adapter", &adapter, "--quant", "f32", "--out", &merged]);
+    let (predicted, record) = (&lines(&data.path("run/predictions.jsonl"))[1], &data.records()[1]);
+    let image = data.text("shapes/0000001.png");
+    let score = |model: &str| {
+        let mut args = score_args(model, &image, record["prompt"].as_str().unwrap());
+        args.extend(["--json", "--prompt-type", record["type"].as_str().unwrap()]);
+        object(&args)["overall"]["score"].as_f64().unwrap()
+    };
+    let want = predicted["overall"]["score"].as_f64().unwrap();
+    assert!((score(&merged) - want).abs() < 1e-3, "{} and {want}", score(&merged));
+    assert!((score(&base) - want).abs() > 1e-2, "the adapter changes something");
+
+    // Killed and resumed, it is the same adapter.
+    let weights = |run: &str| fs::read(data.path(run).join("adapter/adapter_model.safetensors")).unwrap();
+    let before = weights("run");
+    fs::remove_dir_all(data.path("run/adapter")).unwrap();
+    succeed(&["train", "--out", &data.text("run"), "--resume"]);
+    assert!(weights("run") == before);
+    data.refused("records.json", "other", &["--lora-alpha", "3"], &["--lora-alpha", "--lora"]);
+    data.refused("records.json", "other", &["--lora", "0"], &["rank is 0"]);
+    data.refused("records.json", "other", &["--lora", "2", "--lora-targets", "x_proj"], &["x_proj"]);
+}
+
+#[test]
 fn bad_data_is_named_by_file_record_and_field_before_anything_is_written() {
     let data = Data::new(3, 3);
     let cases: [(&str, Value, &[&str]); 7] = [

@@ -37,7 +37,7 @@ pub use lora::{Base, LoraOptions};
 pub use objective::{Learner, Objective, cross_entropy};
 pub use predict::Predicted;
 pub use pseudo::Selection;
-pub use records::{RecordSet, Records};
+pub use records::{RecordList, RecordSet, Records};
 pub use scenes::{CLASSES, Scenes};
 pub use schedule::Schedule;
 pub use strategies::{Strategies, Strategy};

@@ -14,34 +14,46 @@ use crate::image::Picture;
 use crate::image::decode::{DecodeLimits, decode};
 use crate::text::Request;
 
+/// A file of records, and the folder that their `img_path` is relative to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordList {
+    /// The records.
+    pub file: PathBuf,
+    /// Their pictures.
+    pub images: PathBuf,
+}
+
+/// A record and its picture's path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The record.
+    pub record: Record,
+    /// Where its picture is.
+    pub image: PathBuf,
+}
+
 /// Records with their pictures on disk. Sixteen bytes a record are held in memory, no more.
 #[derive(Debug)]
 pub struct RecordSet {
-    files: Vec<PathBuf>,
-    images: PathBuf,
+    lists: Vec<RecordList>,
     rules: LabelRules,
-    /// File and byte of each record that can be used.
+    /// List and byte of each record that can be used.
     places: Vec<(u32, u64)>,
 }
 
 impl RecordSet {
-    /// Reads `files` through once, checks every label, and looks whether every picture is there:
-    /// what cannot be used is in the census of its file, by name and with the reason.
+    /// Reads lists through once, checks every label, and looks whether every picture is there:
+    /// what cannot be used is in the census of its list, by name and with the reason.
     ///
     /// With `labelled` false records are for prediction: no label is needed, and none is read.
     ///
     /// # Errors
     /// For anything malformed or out of its range, naming file, record and field; for files that
     /// cannot be read.
-    pub fn open(
-        files: &[PathBuf],
-        images: &Path,
-        rules: LabelRules,
-        labelled: bool,
-    ) -> Result<(Self, Vec<Census>)> {
+    pub fn open(lists: &[RecordList], rules: LabelRules, labelled: bool) -> Result<(Self, Vec<Census>)> {
         let mut places = Vec::new();
-        let mut censuses = Vec::with_capacity(files.len());
-        for (number, path) in files.iter().enumerate() {
+        let mut censuses = Vec::with_capacity(lists.len());
+        for (number, RecordList { file: path, images }) in lists.iter().enumerate() {
             let mut census = Census::default();
             for located in RecordStream::new(BufReader::new(open(path)?)) {
                 let Located { record, offset, .. } = located.context(|| path.display())?;
@@ -57,11 +69,11 @@ impl RecordSet {
             censuses.push(census);
         }
         if places.is_empty() {
-            let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+            let names: Vec<String> = lists.iter().map(|list| list.file.display().to_string()).collect();
             let why = censuses.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             return Err(Error::input(format!("{}: no record can be used: {why}", names.join(", "))));
         }
-        Ok((Self { files: files.to_vec(), images: images.to_owned(), rules, places }, censuses))
+        Ok((Self { lists: lists.to_vec(), rules, places }, censuses))
     }
 
     /// Number of records that can be used.
@@ -78,25 +90,13 @@ impl RecordSet {
     ///
     /// # Errors
     /// Where the file has changed or cannot be read.
-    pub fn record(&self, index: usize) -> Result<Record> {
-        let (file, offset) = self.places[index];
-        let path = &self.files[file as usize];
+    pub fn record(&self, index: usize) -> Result<Found> {
+        let (list, offset) = self.places[index];
+        let RecordList { file: path, images } = &self.lists[list as usize];
         let mut source = open(path)?;
         source.seek(SeekFrom::Start(offset)).map_err(|error| Error::io(path, error))?;
-        record_at(BufReader::new(source)).context(|| path.display())
-    }
-
-    /// A record's picture.
-    ///
-    /// # Errors
-    /// Where it cannot be read or is no picture; the file is named.
-    pub fn picture(&self, record: &Record) -> Result<Picture> {
-        let path = self.images.join(&record.img_path);
-        let limits = DecodeLimits::default();
-        let mut bytes = Vec::new();
-        let most = limits.max_bytes as u64 + 1;
-        open(&path)?.take(most).read_to_end(&mut bytes).map_err(|error| Error::io(&path, error))?;
-        decode(&bytes, &limits).context(|| path.display())
+        let record = record_at(BufReader::new(source)).context(|| path.display())?;
+        Ok(Found { image: images.join(&record.img_path), record })
     }
 
     /// What people said about a record, as lessons need it.
@@ -108,6 +108,20 @@ impl RecordSet {
             total: labels.total,
             elements: labels.elements.into_iter().map(|ElementLabel { label, .. }| label).collect(),
         })
+    }
+}
+
+impl Found {
+    /// The record's picture.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is no picture; the file is named.
+    pub fn picture(&self) -> Result<Picture> {
+        let (path, limits) = (&self.image, DecodeLimits::default());
+        let mut bytes = Vec::new();
+        let most = limits.max_bytes as u64 + 1;
+        open(path)?.take(most).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+        decode(&bytes, &limits).context(|| path.display())
     }
 }
 
@@ -144,11 +158,10 @@ impl<'a> Records<'a> {
     }
 
     fn item(&self, n: u64) -> Result<Item> {
-        let record = self.set.record(self.index(n))?;
-        let name = || format!("{} ({:?})", record.img_path, record.prompt);
-        let picture = self.set.picture(&record)?;
-        let truth = self.set.truth(&record)?;
-        self.instructions.item(picture, &truth, n).context(name)
+        let found = self.set.record(self.index(n))?;
+        let truth = self.set.truth(&found.record)?;
+        let item = self.instructions.item(found.picture()?, &truth, n);
+        item.context(|| format!("{} ({:?})", found.image.display(), found.record.prompt))
     }
 }
 

@@ -113,15 +113,16 @@ function measure(name, on, more, seed) {
       on.includes(other) ? 'on' : 'off',
     ]);
     const pseudo = on.includes('validation-set augmentation');
-    const set = `train-${seed}`;
-    const images = at('.');
-    // Paths in both lists start at the work folder.
+    const images = at(`train-${seed}`);
     train(
       run,
-      ...['--model', at('base', 'model'), '--records', at(set, 'all.json'), '--images', images, '--seed', String(seed)],
+      ...['--model', at('base', 'model'), '--records', join(images, 'records.json'), '--images', images],
+      ...['--seed', String(seed)],
       ...['--epochs', String(EPOCHS), '--batch', '16', '--micro-batch', '16', '--shards', '2', '--learning-rate', '3e-4'],
       ...switches,
-      ...(pseudo ? ['--validation', at('validation', 'all.json'), '--pseudo-label'] : []),
+      ...(pseudo
+        ? ['--validation', at('validation', 'records.json'), '--validation-images', at('validation'), '--pseudo-label']
+        : []),
       ...more,
     );
     const model = join(run, 'model');
@@ -143,13 +144,6 @@ function measure(name, on, more, seed) {
   return json(report);
 }
 
-/** The records of a set with paths that start at the work folder. */
-function rebased(set) {
-  const records = json(at(set, 'records.json'));
-  const moved = records.map((record) => ({ ...record, img_path: `${set}/${record.img_path}` }));
-  writeFileSync(at(set, 'all.json'), JSON.stringify(moved));
-}
-
 const COLUMNS = ['srcc', 'plcc', 'accuracy', 'final', 'drift'];
 function row(name, values) {
   const cell = (column) => {
@@ -165,17 +159,14 @@ mkdirSync(WORK, { recursive: true });
 synth('test', TEST, 40_000);
 synth('relit', TEST, 40_000, '--light', '1');
 synth('validation', RECORDS / 2, 50_000, '--unlabelled');
-rebased('validation');
 train(
   at('base'),
   ...['--from-scratch', '--seed', '7', '--steps', String(BASE_STEPS), '--see-steps', String(Math.round(BASE_STEPS / 2))],
   ...['--uncategorised', '0.5', '--untyped', '0.5'],
 );
 const seeds = Array.from({ length: SEEDS }, (_, index) => index + 1);
-for (const seed of seeds) {
+for (const seed of seeds)
   synth(`train-${seed}`, RECORDS, 60_000 + seed, ...['--raters', '3', '--rerated', '0.116', '--spread', '0.8', '--flips', '0.15']);
-  rebased(`train-${seed}`);
-}
 console.log(`| variant | ${COLUMNS.join(' | ')} |\n|---|${COLUMNS.map(() => '---').join('|')}|`);
 for (const [name, on, more = []] of VARIANTS) {
   const measured = seeds.map((seed) => measure(name, on, more, seed));

@@ -180,6 +180,9 @@ pub(super) struct ValidationFlags {
     /// Records to score at the end, with or without labels
     #[arg(long, value_name = "FILE", requires = "records")]
     pub(super) validation: Option<PathBuf>,
+    /// Folder that `img_path` in them is relative to [default: --images]
+    #[arg(long, value_name = "DIR", requires = "validation")]
+    pub(super) validation_images: Option<PathBuf>,
     /// Validation-set augmentation: label --validation with the trained model, add what it is sure of, train again
     #[arg(long, requires = "validation")]
     pub(super) pseudo_label: bool,

@@ -8,7 +8,7 @@ use super::flags::Flags;
 use crate::cli::input::read_file;
 use crate::data::evalmuse::LabelRules;
 use crate::error::{Context as _, Error, Result};
-use crate::train::{Base, LoraOptions, Recipe, Schedule, Selection};
+use crate::train::{Base, LoraOptions, Recipe, RecordList, Schedule, Selection};
 use crate::weights::manifest::Hasher;
 
 /// Longest list of records that is read.
@@ -29,7 +29,7 @@ pub(super) struct Settings {
     pub(super) recipe: Recipe,
     /// What is scored at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) validation: Option<DataFile>,
+    pub(super) validation: Option<Validation>,
     /// How the model's own answers become labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) pseudo_labels: Option<Selection>,
@@ -61,6 +61,21 @@ pub(super) struct Tuning {
     /// What of the model learns; everything without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) lora: Option<LoraOptions>,
+}
+
+/// Records that are scored at the end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Validation {
+    /// The list.
+    pub(super) records: DataFile,
+    /// Where its pictures are.
+    pub(super) images: PathBuf,
+}
+
+impl Validation {
+    pub(super) fn list(&self) -> RecordList {
+        RecordList { file: self.records.path.clone(), images: self.images.clone() }
+    }
 }
 
 /// A file that must not change under a run.
@@ -112,7 +127,7 @@ impl Settings {
         if let Start::Checkpoint(tuning) = &self.start {
             tuning.records.iter().try_for_each(DataFile::check)?;
         }
-        self.validation.as_ref().map_or(Ok(()), DataFile::check)
+        self.validation.as_ref().map_or(Ok(()), |validation| validation.records.check())
     }
 
     /// These settings where the flags say nothing else.
@@ -168,9 +183,14 @@ impl Settings {
     /// Whether the flags say where to start, or from what to learn, and say something else.
     pub(super) fn starts_otherwise(&self, flags: &Flags) -> bool {
         let said = &flags.start;
-        let validation = flags.validation.validation.as_ref();
         let other = |path: Option<&PathBuf>, own: Option<&PathBuf>| path.is_some() && path != own;
-        let other_validation = other(validation, self.validation.as_ref().map(|file| &file.path));
+        let own = self.validation.as_ref();
+        let other_validation =
+            other(flags.validation.validation.as_ref(), own.map(|validation| &validation.records.path))
+                || other(
+                    flags.validation.validation_images.as_ref(),
+                    own.map(|validation| &validation.images),
+                );
         let other_start = match &self.start {
             Start::Scratch => said.model.is_some() || !said.records.is_empty() || said.images.is_some(),
             Start::Checkpoint(tuning) => {
@@ -178,7 +198,7 @@ impl Settings {
                 said.from_scratch
                     || other(said.model.as_ref(), Some(&tuning.model))
                     || other(said.images.as_ref(), Some(&tuning.images))
-                    || flags.adapter.lora.is_some() != tuning.lora.is_some() && flags.adapter.lora.is_some()
+                    || flags.adapter.lora.is_some() && tuning.lora.is_none()
                     || !said.records.is_empty() && said.records.iter().ne(records)
             }
         };

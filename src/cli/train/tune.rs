@@ -1,20 +1,21 @@
 //! Fine-tuning a checkpoint on records, as a whole or through an adapter.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module as _;
 use burn::tensor::Device;
 
 use super::flags::{AdapterFlags, Flags};
 use super::folder::Folder;
-use super::settings::{DataFile, Settings, Start, Tuning};
+use super::settings::{DataFile, Settings, Start, Tuning, Validation};
 use super::{fit, new_settings};
 use crate::cli::{json, print, progress, say};
 use crate::data::evalmuse::{Census, LabelRules, write_records};
 use crate::error::{Context as _, Error, Result};
 use crate::text::{OverallKind, Request};
 use crate::train::{
-    Instructions, Learner, LoraOptions, Predicted, Recipe, RecordSet, Records, Schedule, Selection, export,
+    Instructions, Learner, LoraOptions, Predicted, Recipe, RecordList, RecordSet, Records, Schedule,
+    Selection, export,
 };
 use crate::weights::{Bundle, FileSource};
 
@@ -36,7 +37,9 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
         skip_unsure_raters: said.skip_unsure_raters,
     };
     let bundle = pollster::block_on(Bundle::open_folder(model))?;
-    let (set, _) = RecordSet::open(&said.records, images, rules, true)?;
+    let lists: Vec<RecordList> =
+        said.records.iter().map(|file| RecordList { file: file.clone(), images: images.clone() }).collect();
+    let (set, _) = RecordSet::open(&lists, rules, true)?;
     let tuning = Tuning {
         model: model.to_owned(),
         sha256: bundle.identity.sha256,
@@ -55,7 +58,10 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
     let steps = (epochs * set.len() as f64 / batch as f64).ceil() as usize;
     let schedule = Schedule::tune(flags.schedule.steps.unwrap_or(steps), tuning.lora.is_some());
     let mut settings = new_settings(Start::Checkpoint(tuning), schedule, Recipe::new());
-    settings.validation = flags.validation.validation.as_deref().map(DataFile::of).transpose()?;
+    if let Some(records) = &flags.validation.validation {
+        let images = flags.validation.validation_images.as_ref().unwrap_or(images).clone();
+        settings.validation = Some(Validation { records: DataFile::of(records)?, images });
+    }
     settings.pseudo_labels = flags.validation.pseudo_label.then(Selection::default);
     Ok(settings)
 }
@@ -96,13 +102,14 @@ pub(super) fn run(
         folder.begin(settings, &bundle.facts)?;
     }
     let job = Job { settings, tuning, bundle, device };
-    let mut records: Vec<PathBuf> = tuning.records.iter().map(|file| file.path.clone()).collect();
+    let list = |file: &DataFile| RecordList { file: file.path.clone(), images: tuning.images.clone() };
+    let mut records: Vec<RecordList> = tuning.records.iter().map(list).collect();
     if let (Some(selection), Some(validation)) = (&settings.pseudo_labels, &settings.validation) {
         let labels = folder.0.join(PSEUDO_LABELS);
         if !labels.exists() {
             let teacher = folder.0.join("teacher");
             let learner = job.train(Folder(&teacher), &records)?;
-            let predicted = job.predict(&learner, &validation.path)?;
+            let predicted = job.predict(&learner, &validation.list())?;
             let chosen = selection.records(&predicted);
             say(&format!(
                 "{}: labels for {} of {} pictures",
@@ -112,11 +119,11 @@ pub(super) fn run(
             ));
             folder.write(PSEUDO_LABELS, write_records(&chosen)?.as_bytes())?;
         }
-        records.push(labels);
+        records.push(RecordList { file: labels, images: validation.images.clone() });
     }
     let learner = job.train(folder, &records)?;
     if let Some(validation) = &settings.validation {
-        let predicted = job.predict(&learner, &validation.path)?;
+        let predicted = job.predict(&learner, &validation.list())?;
         let lines = predicted.iter().map(|line| Ok(json(line)? + "\n")).collect::<Result<String>>()?;
         folder.write("predictions.jsonl", lines.as_bytes())?;
     }
@@ -153,11 +160,11 @@ struct Job<'a> {
 
 impl Job<'_> {
     /// Trains on `records` in a folder and writes down what is not learnt from.
-    fn train(&self, folder: Folder<'_>, records: &[PathBuf]) -> Result<Learner> {
-        let (set, censuses) = RecordSet::open(records, &self.tuning.images, self.tuning.rules, true)?;
+    fn train(&self, folder: Folder<'_>, records: &[RecordList]) -> Result<Learner> {
+        let (set, censuses) = RecordSet::open(records, self.tuning.rules, true)?;
         let mut excluded = String::new();
-        for (path, census) in records.iter().zip(&censuses) {
-            account(path, census);
+        for (list, census) in records.iter().zip(&censuses) {
+            account(&list.file, census);
             excluded.push_str(&census.lines()?);
         }
         folder.write("excluded.jsonl", excluded.as_bytes())?;
@@ -185,23 +192,24 @@ impl Job<'_> {
     }
 
     /// The learner's scores of a list of records, labelled or not.
-    fn predict(&self, learner: &Learner, records: &Path) -> Result<Vec<Predicted>> {
-        let files = [records.to_owned()];
-        let (set, censuses) = RecordSet::open(&files, &self.tuning.images, LabelRules::default(), false)?;
+    fn predict(&self, learner: &Learner, records: &RecordList) -> Result<Vec<Predicted>> {
+        let lists = std::slice::from_ref(records);
+        let (set, censuses) = RecordSet::open(lists, LabelRules::default(), false)?;
         if set.len() < censuses.iter().map(|census| census.n_records).sum() {
-            censuses.iter().for_each(|census| account(records, census));
+            censuses.iter().for_each(|census| account(&records.file, census));
         }
         let (learner, device) = (learner.valid(), self.device.clone().inner());
         let instructions = self.instructions()?;
         let bar = progress(set.len() as u64);
         let predicted = (0..set.len()).map(|index| {
-            let record = set.record(index)?;
+            let found = set.record(index)?;
+            let record = &found.record;
             let keys: Vec<String> = record.element_score.iter().map(|(key, _)| key.clone()).collect();
             let request = Request::new(record.prompt.clone(), &keys, record.prompt_type)?;
             bar.inc(1);
             instructions
-                .predict(&learner, &device, &record.img_path, set.picture(&record)?, &request)
-                .context(|| record.img_path.clone())
+                .predict(&learner, &device, &record.img_path, found.picture()?, &request)
+                .context(|| found.image.display())
         });
         let predicted = predicted.collect();
         bar.finish_and_clear();
