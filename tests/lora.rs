@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::AdamWConfig;
 use burn::store::ModuleRecord;
 use burn::tensor::{DType as DeviceDType, Device, Tensor};
@@ -13,7 +13,7 @@ use imatch::weights::{Adapter, Bundle, ConvertJob, DType, FileSource, convert};
 use pollster::block_on;
 use tempfile::TempDir;
 
-use super::common::lessons::{Optimizer, learner, letters, open, step};
+use super::common::lessons::{self, Optimizer, learner, letters, open, step};
 use super::common::{F32_NATIVE, assert_close, golden};
 
 const SEED: u64 = 11;
@@ -144,10 +144,9 @@ fn a_quantised_base_is_that_of_a_converted_model() {
         let out = TempDir::new().unwrap();
         let (model_dir, out_dir) = (golden("qwen3_vl_untied"), out.path().to_owned());
         block_on(convert(ConvertJob { model_dir, quant, out_dir, adapter: None })).unwrap();
-        let (mut stored, ..) = super::common::lessons::learner(out.path(), &Device::flex().autodiff());
+        let (mut stored, ..) = lessons::learner(out.path(), &Device::flex().autodiff());
         // Tables and the patch embedding are no part of what is quantised for training.
-        let (dense, ..) =
-            super::common::lessons::learner(&golden("qwen3_vl_untied"), &Device::flex().autodiff());
+        let (dense, ..) = lessons::learner(&golden("qwen3_vl_untied"), &Device::flex().autodiff());
         (stored.embed_tokens, stored.lm_head) = (dense.embed_tokens, dense.lm_head);
         let (got, want) = (parts(&learner).values, parts(&stored).values);
         for (path, want) in &want {
@@ -172,8 +171,7 @@ fn a_checkpoint_keeps_adapters() {
         learner.clone().into_record().save(&path).unwrap();
         // Another start, which the record must replace.
         Device::flex().autodiff().seed(SEED + 1);
-        let (fresh, ..) =
-            super::common::lessons::learner(&golden("qwen3_vl_untied"), &Device::flex().autodiff());
+        let (fresh, ..) = lessons::learner(&golden("qwen3_vl_untied"), &Device::flex().autodiff());
         let fresh = fresh.with_lora(&options, &bundle.facts.config).unwrap();
         assert!(parts(&fresh).values != parts(&learner).values);
         let loaded = fresh.try_load_record(ModuleRecord::load(&path).unwrap()).unwrap();
@@ -187,10 +185,52 @@ fn a_checkpoint_keeps_adapters() {
     }
 }
 
+#[test]
+fn a_record_of_what_learns_is_enough() {
+    let options = options(ALL, Base::Q8);
+    let Setup { learner, batch, bundle, before, .. } = setup("qwen3_vl_untied", &options);
+    let (learner, _) = trained(learner, &batch, 3);
+    let (fresh, ..) = lessons::learner(&golden("qwen3_vl_untied"), &Device::flex().autodiff());
+    let whole = fresh.clone().with_record(learner.record()).unwrap_err();
+    assert!(whole.to_string().starts_with("a record of 42 parameters, expected the "), "{whole}");
+    let all = fresh.record();
+    let fresh = fresh.with_lora(&options, &bundle.facts.config).unwrap();
+    assert!(fresh.clone().with_record(all).is_err());
+    let loaded = fresh.clone().with_record(learner.record()).unwrap();
+    let want = letters(&learner, &batch);
+    assert!(letters(&loaded, &batch) == want && want != before);
+    let (_, left) = trained(learner, &batch, 2);
+    let (_, right) = trained(loaded, &batch, 2);
+    assert_eq!(left, right);
+    let other = LoraOptions { targets: "all-linear".into(), ..options };
+    let (other_learner, ..) = lessons::learner(&golden("qwen3_vl_untied"), &Device::flex().autodiff());
+    let other = other_learner.with_lora(&other, &bundle.facts.config).unwrap();
+    assert!(fresh.with_record(other.record()).is_err());
+}
+
+#[test]
+fn factors_that_are_no_longer_finite_are_named() {
+    let Setup { learner, .. } = setup("qwen3_vl_tied", &options("q_proj", Base::F32));
+    learner.check_finite().unwrap();
+    // Without automatic differentiation nothing learns and everything is looked at, packed or not.
+    setup("qwen3_vl_untied", &options(ALL, Base::Q8)).learner.valid().check_finite().unwrap();
+    let error = learner.map(&mut Spoil).check_finite().unwrap_err().to_string();
+    assert!(error.contains("q_proj.weight.lora.") && error.contains("is no longer finite"), "{error}");
+}
+
+/// Makes every parameter that learns infinite.
+struct Spoil;
+
+impl ModuleMapper for Spoil {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if param.is_require_grad() { param.map(|value| (value + 1.0) * f32::INFINITY) } else { param }
+    }
+}
+
 /// Logits of a folder's model.
 fn answers(folder: &TempDir, item: &Item) -> Vec<f32> {
     let device = Device::flex();
-    let (learner, bundle, _) = super::common::lessons::learner(folder.path(), &device);
+    let (learner, bundle, _) = lessons::learner(folder.path(), &device);
     letters(&learner, &Batch::new(&[item], &bundle.facts.config, &device).unwrap())
 }
 
@@ -212,7 +252,7 @@ fn what_was_learned_is_the_same_in_every_form() {
         let (again, _) = block_on(Adapter::open_folder(folder.path(), config)).unwrap();
         assert_eq!(again.factors, adapter.factors, "{model}");
 
-        let (fresh, ..) = super::common::lessons::learner(&golden(model), &Device::flex().autodiff());
+        let (fresh, ..) = lessons::learner(&golden(model), &Device::flex().autodiff());
         let attached = fresh.with_adapter(&again, Base::F32, config).unwrap();
         assert!(letters(&attached, &batch) == want, "{model}: attached");
         assert_eq!(attached.parameters(), learner.parameters());

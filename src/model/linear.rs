@@ -1,6 +1,6 @@
 //! The one linear layer; precision is a property of its parameter.
 
-use burn::module::{Module, Param};
+use burn::module::{LoraAdapter, Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
 
@@ -43,7 +43,15 @@ impl Linear {
         let mut dims = input.dims();
         let [d_in, d_out] = self.weight.lazy_shape().dims();
         let rows = dims.iter().product::<usize>() / d_in;
-        let mut output = input.reshape([rows, d_in]).matmul(self.weight.val());
+        let input = input.reshape([rows, d_in]);
+        let mut output = match self.weight.adapter() {
+            // Through the narrow middle: neither the sum of the matrices nor its gradient is ever made.
+            Some(LoraAdapter { a, b, scale }) => {
+                let change = input.clone().matmul(a.val()).matmul(b.val()) * *scale;
+                input.matmul(self.weight.base()) + change
+            }
+            None => input.matmul(self.weight.val()),
+        };
         if let Some(bias) = &self.bias {
             output = output + bias.val().reshape([1, d_out]);
         }

@@ -1,10 +1,11 @@
-//! A learner that starts where a checkpoint ended.
+//! A learner that starts where a checkpoint ended, or where another learner was.
 
-use burn::module::{Module, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 
 use super::objective::Learner;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::model::VisionLanguageModel;
 use crate::weights::device::matrix;
 use crate::weights::layout::expected;
@@ -41,5 +42,43 @@ impl Learner {
             Self { model, embed_tokens: table(EMBEDDING).await?, lm_head, auxiliary: None, locator: None };
         // Loaded tensors are frozen until somebody says otherwise.
         Ok((learner.unfreeze(), report))
+    }
+
+    /// The parameters that learn: all of them, or the adapters of a frozen model, a small part. On
+    /// a device with automatic differentiation.
+    pub fn record(&self) -> ModuleRecord {
+        self.clone().into_record_group(ParamGroup::from_ids(self.learning()))
+    }
+
+    /// The same learner with the parameters of a [`Learner::record`]. Those that do not learn stay.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::error::Kind::Input) where the record is of other parameters than
+    /// those that learn here.
+    pub fn with_record(self, record: ModuleRecord) -> Result<Self> {
+        let (got, expected) = (record.len(), self.learning().len());
+        if got != expected {
+            return Err(Error::input(format!(
+                "a record of {got} parameters, expected the {expected} that learn"
+            )));
+        }
+        self.try_load_record(record.allow_partial(true))
+            .map_err(|error| Error::input("the record is of another model").with_source(error.to_string()))
+    }
+
+    fn learning(&self) -> Vec<ParamId> {
+        let mut learning = Learning(Vec::new());
+        self.visit(&mut learning);
+        learning.0
+    }
+}
+
+struct Learning(Vec<ParamId>);
+
+impl ModuleVisitor for Learning {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.is_require_grad() {
+            self.0.push(param.id);
+        }
     }
 }

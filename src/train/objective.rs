@@ -1,17 +1,16 @@
 //! What training minimises: cross-entropy where each question is answered (and rehearsed, from
 //! scratch), and dense auxiliary losses where nothing is pretrained.
 
-use burn::module::{Module, Param};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Initializer;
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::batch::Batch;
 use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
-use crate::weights::stored;
 
 /// The model together with what it needs only while it learns.
 #[derive(Module, Debug)]
@@ -122,14 +121,17 @@ impl Learner {
     }
 
     /// Refuses parameters that are not numbers, which only a learning rate far too high leads to.
+    /// Looks at those that learn; at all where none does.
     ///
     /// # Errors
     /// [`Kind::Input`](crate::error::Kind::Input), naming the parameter.
     pub fn check_finite(&self) -> Result<()> {
-        match stored(self, true).iter().find(|parameter| parameter.values.iter().any(|v| !v.is_finite())) {
-            Some(parameter) => Err(Error::input(format!(
-                "{} is no longer finite; start again with a lower learning rate",
-                parameter.name
+        let (learning, _) = self.parameters();
+        let mut search = Search { all: learning == 0, path: Vec::new(), found: None };
+        self.visit(&mut search);
+        match search.found {
+            Some(name) => Err(Error::input(format!(
+                "{name} is no longer finite; start again with a lower learning rate"
             ))),
             None => Ok(()),
         }
@@ -149,6 +151,37 @@ impl Learner {
         let normed = self.model.language_model.final_norm(tokens, &());
         let logits = normed.reshape([b * m, width]).matmul(rows.transpose());
         Some(seen + over_cells(logits, marks))
+    }
+}
+
+/// Looks for a parameter that is not finite.
+struct Search {
+    /// Not only at parameters that learn.
+    all: bool,
+    path: Vec<String>,
+    found: Option<String>,
+}
+
+impl ModuleVisitor for Search {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let learns = param.is_require_grad();
+        if self.found.is_some() || !(self.all || learns) {
+            return;
+        }
+        let value = param.val().inner();
+        let value = if matches!(value.dtype(), DType::QFloat(_)) { value.dequantize() } else { value };
+        let is_finite: bool = value.is_finite().all().into_scalar();
+        if !is_finite {
+            self.found = Some(self.path.join("."));
+        }
     }
 }
 

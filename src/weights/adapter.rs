@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use super::checkpoint::HASHED_AT_ONCE;
 use super::layout::{expected, hf_shape};
 use super::manifest::Hasher;
-use super::names::{EMBEDDING, PATCH_EMBEDDING, POSITION_TABLE, from_module, to_module};
+use super::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE, from_module, to_module};
 use super::peft::PeftConfig;
 use super::quant::decode_f32;
 use super::safetensors;
@@ -113,8 +113,11 @@ impl Adapter {
                 };
                 factors.insert(name, pair.read(shape, &config, weights).await?);
             }
-            match pairs.into_values().next() {
-                Some(Pair { module, .. }) => {
+            match pairs.pop_first() {
+                Some((name, _)) if name == HEAD => Err(Error::unsupported(
+                    "lm_head is the embedding table of this model, whose other half an adapter cannot change",
+                )),
+                Some((_, Pair { module, .. })) => {
                     Err(Error::model(format!("{} is no matrix of this model", shown(&module))))
                 }
                 None if factors.is_empty() => Err(Error::model("the adapter adapts nothing")),
