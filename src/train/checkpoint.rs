@@ -4,14 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Tensor;
 
 use super::objective::Learner;
 use super::schedule::Schedule;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context as _, Error, Kind, Result};
 
 /// Longest `state.json` that is read.
 const MAX_STATE: u64 = 1 << 20;
@@ -28,31 +26,6 @@ pub struct Checkpoints {
     current: PathBuf,
     new: PathBuf,
     old: PathBuf,
-}
-
-/// Parameters that learn, and whether others do not.
-#[derive(Default)]
-struct Trainable {
-    ids: Vec<ParamId>,
-    frozen: bool,
-}
-
-impl ModuleVisitor for Trainable {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if param.is_require_grad() {
-            self.ids.push(param.id);
-        } else {
-            self.frozen = true;
-        }
-    }
-}
-
-impl Trainable {
-    fn of(learner: &Learner) -> Self {
-        let mut trainable = Self::default();
-        learner.visit(&mut trainable);
-        trainable
-    }
 }
 
 impl Checkpoints {
@@ -119,8 +92,7 @@ impl Checkpoints {
                 .with_source(error.to_string())
         };
         let record = ModuleRecord::load(self.current.join("learner.bpk")).map_err(broken)?;
-        let record = record.allow_partial(Trainable::of(&learner).frozen);
-        let learner = learner.try_load_record(record).map_err(broken)?;
+        let learner = learner.with_record(record).context(|| self.current.display())?;
         let optimizer = optimizer.load(self.current.join("optimizer.bpk")).map_err(broken)?;
         Ok((learner, optimizer, state.next_step))
     }
@@ -141,11 +113,7 @@ impl Checkpoints {
             Error::new(Kind::Io, format!("cannot write the checkpoint {}", new.display()))
                 .with_source(error.to_string())
         };
-        let Trainable { ids, frozen } = Trainable::of(learner);
-        let learner = learner.clone();
-        let record =
-            if frozen { learner.into_record_group(ParamGroup::from_ids(ids)) } else { learner.into_record() };
-        record.save(new.join("learner.bpk")).map_err(failed)?;
+        learner.record().save(new.join("learner.bpk")).map_err(failed)?;
         optimizer.save(new.join("optimizer.bpk")).map_err(failed)?;
         let state = State { next_step, schedule: schedule.clone() };
         let text = serde_json::to_vec_pretty(&state).map_err(|error| Error::internal(error.to_string()))?;
