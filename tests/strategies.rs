@@ -1,4 +1,5 @@
 //! Each strategy of the paper: what it changes when it is on, and that nothing changes when it is off.
+#![allow(clippy::float_cmp, reason = "shares and labels are exact")]
 
 use std::collections::BTreeMap;
 

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
 use super::input::{read_file, read_text, write_whole};
-use super::report::text;
+use super::report::{Answer, text};
 use super::{json, print, say};
 use crate::data::evalmuse::read_labels;
 use crate::data::evaluation::{
-    Calibration, CategoryRow, EvalReport, Intervals, Leaderboard, Targets, TypeRow, bootstrap, by_category,
-    by_generator, by_type, calibrate, report,
+    Calibration, Targets, bootstrap, by_category, by_generator, by_type, calibrate, report,
 };
 use crate::data::pairing::{Pair, pair};
 use crate::data::submission::read_predictions;
@@ -70,25 +68,6 @@ enum Group {
     Category,
     Type,
     Generator,
-}
-
-/// Everything that was asked for; without more flags it is the report alone.
-#[derive(Serialize)]
-pub(super) struct Answer {
-    #[serde(flatten)]
-    pub(super) report: EvalReport,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) intervals: Option<Intervals>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) by_category: Option<Vec<CategoryRow>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) by_type: Option<Vec<TypeRow>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) by_generator: Option<Leaderboard>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reliability: Option<Reliability>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) calibration: Option<Calibration>,
 }
 
 fn parse_plcc(text: &str) -> std::result::Result<PlccVariant, String> {

@@ -42,7 +42,7 @@ enum Verb {
     /// Convert a Hugging Face folder to GGUF files with a manifest
     Convert(convert::Flags),
     /// Fine-tune a checkpoint on records, or train a small model from scratch on synthetic scenes
-    Train(train::Flags),
+    Train(Box<train::Flags>),
     /// Write synthetic scenes with prompts and labels
     Synth(synth::Flags),
     /// Compare predictions with human labels

@@ -2,13 +2,33 @@
 
 use std::fmt::Write as _;
 
-use super::eval::Answer;
+use serde::Serialize;
+
 use super::table::{Table, figure};
 use crate::data::evaluation::{Calibration, CategoryRow, EvalReport, Intervals, Leaderboard, TypeRow};
 use crate::metrics::Reliability;
 
 /// The names of the figures, in the order of [`Figures::values`](crate::data::evaluation::Figures::values).
 const NAMES: [&str; 6] = ["SRCC", "PLCC", "KRCC", "RMSE", "accuracy", "final"];
+
+/// Everything that was asked for; without more flags it is the report alone.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    #[serde(flatten)]
+    pub(super) report: EvalReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) intervals: Option<Intervals>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by_category: Option<Vec<CategoryRow>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by_type: Option<Vec<TypeRow>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by_generator: Option<Leaderboard>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reliability: Option<Reliability>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) calibration: Option<Calibration>,
+}
 
 /// Everything that was asked for, part by part.
 pub(super) fn text(answer: &Answer) -> String {

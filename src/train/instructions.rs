@@ -162,8 +162,8 @@ impl<'a> Instructions<'a> {
 
     /// A picture with every question of a request in the usual wording, and nothing to learn:
     /// answers are only places where they would be.
-    pub(super) fn questions(&self, picture: Picture, request: &Request) -> Result<Item> {
-        let patches = preprocess(&picture, self.image)?;
+    pub(super) fn questions(&self, picture: &Picture, request: &Request) -> Result<Item> {
+        let patches = preprocess(picture, self.image)?;
         let request = self.recipe.strategies.usual(request.clone());
         let [_, h, w] = patches.grid_thw;
         let n_tokens = h * w / self.config.vision.spatial_merge_size.pow(2);

@@ -170,24 +170,6 @@ impl Attach<'_> {
     }
 }
 
-impl Reparameterizer for Attach<'_> {
-    type Reparam = LoraAdapter;
-
-    fn reparameterize<const D: usize>(
-        &mut self,
-        path: &str,
-        param: Param<Tensor<D>>,
-    ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
-        // The head is a parameter, not a module, and has no path of its own.
-        let name = if path.is_empty() { HEAD } else { path };
-        let kept = param.clone();
-        self.attach(name, param).unwrap_or_else(|error| {
-            self.error.get_or_insert(error);
-            (kept, None)
-        })
-    }
-}
-
 /// A borrowed reparameterizer, because burn takes it whole.
 struct Borrowed<'a, 'b>(&'a mut Attach<'b>);
 
@@ -199,7 +181,13 @@ impl Reparameterizer for Borrowed<'_, '_> {
         path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
-        self.0.reparameterize(path, param)
+        // The head is a parameter, not a module, and has no path of its own.
+        let name = if path.is_empty() { HEAD } else { path };
+        let kept = param.clone();
+        self.0.attach(name, param).unwrap_or_else(|error| {
+            self.0.error.get_or_insert(error);
+            (kept, None)
+        })
     }
 }
 

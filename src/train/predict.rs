@@ -1,6 +1,7 @@
 //! What a learner says about pictures, without a conversion in between: for validation, and for
 //! labels where people gave none.
 
+use burn::tensor::Device;
 use serde::Serialize;
 
 use super::batch::Batch;
@@ -10,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::score::{ElementScore, OverallScore, element, overall};
 use crate::text::{PromptType, Request};
-use burn::tensor::Device;
 
 /// The scores of one picture, in the form of `score --batch`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,7 +40,7 @@ impl Instructions<'_> {
         learner: &Learner,
         device: &Device,
         img_path: &str,
-        picture: Picture,
+        picture: &Picture,
         request: &Request,
     ) -> Result<Predicted> {
         let item = self.questions(picture, request)?;

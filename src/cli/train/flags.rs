@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::input::DeviceKind;
+use crate::data::evalmuse::LabelRules;
 use crate::error::Error;
 use crate::train::{Base, Recipe, Schedule, Selection, Strategy};
 
@@ -23,6 +24,8 @@ pub(in crate::cli) struct Flags {
     /// Where to compute: cpu, or gpu in builds with --features gpu or cuda
     #[arg(long, value_enum, default_value = "cpu")]
     pub(super) device: DeviceKind,
+    #[command(flatten)]
+    pub(super) rules: RuleFlags,
     #[command(flatten)]
     pub(super) adapter: AdapterFlags,
     #[command(flatten)]
@@ -51,22 +54,38 @@ pub(super) struct StartFlags {
     /// Folder that `img_path` in the records is relative to
     #[arg(long, value_name = "DIR")]
     pub(super) images: Option<PathBuf>,
+}
+
+/// What is left out of the records.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Records")]
+pub(super) struct RuleFlags {
     /// Leave out prompts that name no subject (`promt_meaningless`)
     #[arg(long)]
-    pub(super) skip_meaningless_prompts: bool,
+    skip_meaningless_prompts: bool,
     /// Leave out elements where their split may be wrong (`split_confidence`)
     #[arg(long)]
-    pub(super) skip_doubtful_splits: bool,
+    skip_doubtful_splits: bool,
     /// Leave out elements where raters were not sure (`attribute_confidence`)
     #[arg(long)]
-    pub(super) skip_unsure_raters: bool,
+    skip_unsure_raters: bool,
+}
+
+impl From<&RuleFlags> for LabelRules {
+    fn from(said: &RuleFlags) -> Self {
+        Self {
+            skip_meaningless_prompts: said.skip_meaningless_prompts,
+            skip_doubtful_splits: said.skip_doubtful_splits,
+            skip_unsure_raters: said.skip_unsure_raters,
+        }
+    }
 }
 
 /// What of the model learns.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Adapter (without: every weight learns)")]
 pub(super) struct AdapterFlags {
-    /// Learn a LoRA adapter of this rank instead of the weights
+    /// Learn a low-rank adapter (`LoRA`) of this rank instead of the weights
     #[arg(long, value_name = "RANK")]
     pub(super) lora: Option<usize>,
     /// Scale of the adapter, divided by its rank [default: twice the rank]
@@ -75,7 +94,7 @@ pub(super) struct AdapterFlags {
     /// Layers to adapt, as PEFT's `target_modules`: names with commas, a regular expression, or all-linear [default: the decoder's seven]
     #[arg(long, value_name = "NAMES")]
     pub(super) lora_targets: Option<String>,
-    /// How frozen weights lie in memory; less than f32 is QLoRA
+    /// How frozen weights lie in memory; less than f32 is `QLoRA`
     #[arg(long, value_enum, value_name = "f32|q8_0|q4_0")]
     pub(super) lora_base: Option<BaseKind>,
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 
 use super::settings::Settings;
-use crate::cli::input::{read_file, read_text};
+use crate::cli::input::{read_file, read_text, write_whole};
 use crate::cli::{json, progress};
 use crate::error::{Error, Result};
 use crate::train::{StepLog, curves, write_facts};
@@ -57,10 +57,8 @@ impl Folder<'_> {
 
     /// Writes a file under another name and renames it: it is whole or not there.
     pub(super) fn write(self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (path, partial) = (self.0.join(name), self.0.join(format!("{name}.part")));
         fs::create_dir_all(self.0).map_err(|error| Error::io(self.0, error))?;
-        fs::write(&partial, bytes).map_err(|error| Error::io(&partial, error))?;
-        fs::rename(&partial, &path).map_err(|error| Error::io(&path, error))
+        write_whole(&self.0.join(name), bytes)
     }
 
     /// The log, cut back to the steps that the checkpoint knows of.

@@ -1,6 +1,6 @@
 //! Fine-tuning a checkpoint on records, as a whole or through an adapter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module as _;
 use burn::tensor::Device;
@@ -31,11 +31,7 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
     let (Some(images), false) = (&said.images, said.records.is_empty()) else {
         return Err(Error::input("--model is tuned on --records with --images, expected both"));
     };
-    let rules = LabelRules {
-        skip_meaningless_prompts: said.skip_meaningless_prompts,
-        skip_doubtful_splits: said.skip_doubtful_splits,
-        skip_unsure_raters: said.skip_unsure_raters,
-    };
+    let rules = LabelRules::from(&flags.rules);
     let bundle = pollster::block_on(Bundle::open_folder(model))?;
     let lists: Vec<RecordList> =
         said.records.iter().map(|file| RecordList { file: file.clone(), images: images.clone() }).collect();
@@ -127,22 +123,7 @@ pub(super) fn run(
         let lines = predicted.iter().map(|line| Ok(json(line)? + "\n")).collect::<Result<String>>()?;
         folder.write("predictions.jsonl", lines.as_bytes())?;
     }
-    let facts = &job.bundle.facts;
-    let result = match &tuning.lora {
-        Some(options) => {
-            let adapter = learner.adapter(&options.peft()?, &facts.config)?;
-            let base = tuning.model.display().to_string();
-            let path = folder.0.join("adapter");
-            adapter.write_folder(&path, &base, &facts.config, &facts.scoring)?;
-            path
-        }
-        None => {
-            let path = folder.0.join("model");
-            export(&learner, facts, &path)?;
-            path
-        }
-    };
-    print(&format!("{}", result.display()))
+    print(&format!("{}", job.write(folder, &learner)?.display()))
 }
 
 /// Says what a list of records has, and what of it is left out.
@@ -187,6 +168,21 @@ impl Job<'_> {
         fit(folder, self.settings, &self.bundle.facts, self.device.clone(), learner, &source)
     }
 
+    /// Writes the result, an adapter or a whole model, and says where.
+    fn write(&self, folder: Folder<'_>, learner: &Learner) -> Result<PathBuf> {
+        let facts = &self.bundle.facts;
+        let Some(options) = &self.tuning.lora else {
+            let path = folder.0.join("model");
+            export(learner, facts, &path)?;
+            return Ok(path);
+        };
+        let adapter = learner.adapter(&options.peft()?, &facts.config)?;
+        let base = self.tuning.model.display().to_string();
+        let path = folder.0.join("adapter");
+        adapter.write_folder(&path, &base, &facts.config, &facts.scoring)?;
+        Ok(path)
+    }
+
     fn instructions(&self) -> Result<Instructions<'_>> {
         Instructions::new(&self.bundle.facts, self.settings.recipe.clone(), self.settings.seed)
     }
@@ -196,7 +192,9 @@ impl Job<'_> {
         let lists = std::slice::from_ref(records);
         let (set, censuses) = RecordSet::open(lists, LabelRules::default(), false)?;
         if set.len() < censuses.iter().map(|census| census.n_records).sum() {
-            censuses.iter().for_each(|census| account(&records.file, census));
+            for census in &censuses {
+                account(&records.file, census);
+            }
         }
         let (learner, device) = (learner.valid(), self.device.clone().inner());
         let instructions = self.instructions()?;
@@ -208,7 +206,7 @@ impl Job<'_> {
             let request = Request::new(record.prompt.clone(), &keys, record.prompt_type)?;
             bar.inc(1);
             instructions
-                .predict(&learner, &device, &record.img_path, found.picture()?, &request)
+                .predict(&learner, &device, &record.img_path, &found.picture()?, &request)
                 .context(|| found.image.display())
         });
         let predicted = predicted.collect();
