@@ -200,12 +200,13 @@ fn with_levels() -> (Value, Value) {
     let scoring =
         serde_json::to_value(ScoringOptions::from_json(scoring.to_string().as_bytes()).unwrap()).unwrap();
     let line = |path: &str, levels: [f64; 3], element: f64| {
+        let score: f64 = (1..).zip(levels).map(|(level, p)| f64::from(level) * p).sum();
         let levels: Vec<Value> = ["a", "b", "c"]
             .iter()
             .zip(levels)
             .map(|(token, probability)| json!({"token": token, "probability": probability}))
             .collect();
-        json!({"img_path": path, "prompt": "p", "overall": {"score": 2.0, "levels": levels},
+        json!({"img_path": path, "prompt": "p", "overall": {"score": score, "levels": levels},
                "elements": [{"element": "x", "category": "object", "score": element}], "scoring": scoring})
     };
     let predictions = json!([
@@ -294,6 +295,8 @@ fn predictions_of_other_or_unknown_options_are_not_calibrated() {
     assert!(
         refused(&|p| p[1]["overall"]["levels"][0]["probability"] = json!(0.9), None).contains("sum to 1")
     );
+    // Options of another scale or temperature give other scores than the predictions say.
+    assert!(refused(&|p| p[1]["overall"]["score"] = json!(1.1), None).contains("but it says 1.1"));
     assert!(
         refused(&|p| p[1]["elements"][0]["score"] = json!(1.5), None)
             .contains("to be a probability, got 1.5")

@@ -30,4 +30,5 @@ mod tidy;
 mod train;
 mod train_parity;
 mod tune;
+mod tune_guard;
 mod weights;

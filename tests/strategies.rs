@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use imatch::config::ImageConfig;
 use imatch::data::evalmuse::{Label, Rating};
 use imatch::data::lighting::Lighting;
+use imatch::data::rng::Rng;
 use imatch::data::synth::Sampler;
 use imatch::image::Picture;
 use imatch::image::patches::preprocess;
-use imatch::score::{AnswerTokens, ElementScore, LevelScale, OverallScore};
+use imatch::score::{AnswerTokens, ElementScore, LevelScale, OverallScore, ScoringOptions};
 use imatch::text::{Category, ChatTemplate, Element, PromptType, Request, Tokenizer, Wording};
 use imatch::train::{
     Blueprint, Instructions, Item, Predicted, Recipe, SIDE, Selection, Strategies, Strategy, Truth,
@@ -166,6 +167,35 @@ fn image_augmentation_changes_the_light_and_nothing_else() {
     assert!((10..40).contains(&brighter), "{brighter} of 50 are brighter");
 }
 
+/// Degrees on the colour wheel.
+fn hue([r, g, b]: [u8; 3]) -> f32 {
+    let [r, g, b] = [r, g, b].map(f32::from);
+    let (most, least) = (r.max(g).max(b), r.min(g).min(b));
+    let sixth = if most == r {
+        (g - b) / (most - least)
+    } else if most == g {
+        2.0 + (b - r) / (most - least)
+    } else {
+        4.0 + (r - g) / (most - least)
+    };
+    60.0 * sixth
+}
+
+#[test]
+fn no_light_turns_one_colour_into_another() {
+    let colors =
+        [[255, 165, 0], [246, 132, 26], [222, 38, 40], [244, 220, 44], [40, 84, 222], [146, 48, 186]];
+    let rgb: Vec<u8> = colors.iter().flatten().copied().collect();
+    let picture = Picture::new(colors.len(), 1, rgb).unwrap();
+    for sample in 0..300 {
+        let lit = Lighting::random(0.15, &mut Rng::stream(SEED, sample)).relit(&picture).unwrap();
+        for (color, lit) in colors.iter().zip(lit.rgb().chunks_exact(3)) {
+            let turned = (hue([lit[0], lit[1], lit[2]]) - hue(*color) + 540.0).rem_euclid(360.0) - 180.0;
+            assert!(turned.abs() < 14.0, "{color:?} to {lit:?}: {turned} degrees");
+        }
+    }
+}
+
 #[test]
 fn a_light_of_no_strength_is_no_light() {
     let picture = Fixture::new().picture;
@@ -196,12 +226,20 @@ fn score_perturbation_makes_rounding_fair_and_spares_what_is_certain() {
 
     let off = fixture.items(&with(|_| ()), &truth, 50);
     assert!(off.iter().all(|item| fixture.level(item) == 8) && fixture.yes(&off, 0) == 1.0);
-    // The ends of the scale hold.
+    // What is certain stays, also where answers are soft.
     for end in [1.0, 5.0] {
         let items = fixture.items(&recipe, &Fixture::truth(&mean(end), [0.5; 3]), 200);
         let level = LevelScale::default().encode(end).unwrap();
-        assert!(items.iter().all(|item| fixture.level(item).abs_diff(level) <= 1));
+        assert!(items.iter().all(|item| fixture.level(item) == level));
     }
+    let soft = Recipe { soft_labels: true, ..recipe };
+    let items = fixture.items(&soft, &Fixture::truth(&mean(5.0), [1.0, 0.0, 2.0 / 3.0]), 2000);
+    let [yes, no] = fixture.answers.element();
+    assert!(
+        items.iter().all(|item| item.asked[1].answer == [(yes, 1.0)] && item.asked[2].answer == [(no, 1.0)])
+    );
+    let third: f32 = items.iter().map(|item| item.asked[3].answer[0].1).sum::<f32>() / 2000.0;
+    assert!((third - 2.0 / 3.0).abs() < 0.01, "{third}");
 }
 
 #[test]
@@ -285,6 +323,18 @@ fn the_shares_of_both_kinds_of_question_are_options() {
 }
 
 #[test]
+fn more_elements_than_questions_take_turns() {
+    let fixture = Fixture::new();
+    let recipe = Recipe { questions: 1, ..with(|_| ()) };
+    let mut seen = BTreeMap::new();
+    for item in fixture.items(&recipe, &truth(), 300) {
+        assert_eq!(item.asked.len(), 2);
+        *seen.entry(item.asked[1].ids.clone()).or_insert(0) += 1;
+    }
+    assert!(seen.len() == 3 && seen.values().all(|&count| count > 60), "{:?}", seen.values());
+}
+
+#[test]
 fn labels_outside_their_scale_teach_nothing() {
     let fixture = Fixture::new();
     let instructions = Instructions::new(&fixture.facts, with(|_| ()), SEED).unwrap();
@@ -324,6 +374,7 @@ fn pseudo_labels_are_what_the_model_is_sure_of() {
                 ElementScore { element: text, category, score, present: score >= 0.5 }
             })
             .collect(),
+        scoring: ScoringOptions::default(),
     };
     let all = [
         predicted("unsure", 0.1, [0.4, 0.6]),

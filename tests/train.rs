@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use burn::grad_clipping::GradientClippingConfig;
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 use imatch::data::draw::places;
 use imatch::data::scene::{Claim, Color, Shape, Size};
 use imatch::data::synth::Sampler;
 use imatch::engine::{Engine, Place, Question};
 use imatch::text::{Category, ChatTemplate, PromptType, Request, Tokenizer};
-use imatch::train::{Asked, Batch, Blueprint, CELLS, CLASSES, Learner, Recipe, SIDE, Scenes, Source, export};
+use imatch::train::{
+    Asked, Batch, Blueprint, CELLS, CLASSES, Learner, Recipe, Run, SIDE, Scenes, Schedule, Source, export,
+};
 use imatch::weights::{Bundle, ModelFacts};
 use pollster::block_on;
 use tempfile::TempDir;
@@ -235,4 +239,73 @@ fn places_are_the_cells_of_what_a_claim_names() {
         }
     }
     assert!(kinds.len() == 4 && kinds.values().all(|&count| count > 40), "{kinds:?}");
+}
+
+#[test]
+fn the_learning_rate_warms_up_and_falls_along_a_cosine() {
+    let schedule = Schedule { warmup: 10, learning_rate: 2.0, ..Schedule::tune(100, false) };
+    let twice = Schedule { see_steps: 50, ..schedule.clone() };
+    for (schedule, step, want) in [
+        (&schedule, 0, 0.2),
+        (&schedule, 4, 0.996_134),
+        (&schedule, 9, 1.961_088),
+        (&schedule, 50, 1.02),
+        (&schedule, 99, 0.040_484),
+        (&twice, 49, 1.050_783),
+        (&twice, 50, 0.102),
+    ] {
+        let rate = schedule.learning_rate_at(step);
+        assert!((rate - want).abs() < 1e-5, "step {step}: {rate}, expected {want}");
+    }
+}
+
+#[test]
+fn a_run_takes_the_steps_that_its_schedule_says() {
+    let facts =
+        Blueprint::with_tokenizer(include_bytes!("../www/models/shapes/tokenizer.json").to_vec()).unwrap();
+    let device = Device::flex().autodiff();
+    let start = Learner::new(&facts.config, CLASSES, CELLS, &device);
+    let scenes = Scenes::new(&facts, Recipe::shapes(), SEED).unwrap();
+    // Numbers at which each of them matters.
+    let schedule = Schedule {
+        see_steps: 0,
+        batch: 2,
+        learning_rate: 0.02,
+        warmup: 2,
+        weight_decay: 0.5,
+        beta_2: 0.5,
+        clip: 0.01,
+        auxiliary: 0.7,
+        ..Schedule::tune(3, false)
+    };
+    let folder = TempDir::new().unwrap();
+    let run = Run {
+        dir: folder.path().into(),
+        config: &facts.config,
+        schedule: schedule.clone(),
+        device: device.clone(),
+    };
+    let ran = run.train(start.clone(), &scenes, |_| Ok(())).unwrap();
+
+    let mut learner = start.clone();
+    let mut optimizer = AdamWConfig::new()
+        .with_beta_2(0.5)
+        .with_weight_decay(0.5)
+        .init()
+        .with_grad_clipping(GradientClippingConfig::Norm(0.01).init());
+    for step in 0..3 {
+        let items = scenes.items(step, 2, true).unwrap();
+        let batch = Batch::new(&items.iter().collect::<Vec<_>>(), &facts.config, &device).unwrap();
+        let objective = block_on(learner.answer(&batch)).unwrap();
+        let loss = objective.answer + objective.auxiliary.unwrap() * 0.7;
+        let gradients = GradientsParams::from_grads(loss.backward(), &learner);
+        learner = optimizer.step(schedule.learning_rate_at(step), learner, gradients);
+    }
+    let table = |learner: &Learner| -> Vec<f32> {
+        learner.embed_tokens.val().inner().into_data().try_into_vec().unwrap()
+    };
+    let (got, want) = (table(&ran), table(&learner));
+    let apart = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart < 1e-5, "the table is {apart} apart after three steps");
+    assert_ne!(want, table(&start));
 }

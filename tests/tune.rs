@@ -11,15 +11,15 @@ use tempfile::TempDir;
 use super::cli::{fail, lines, object, score_args, succeed};
 
 /// A model that is small and quick.
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/shapes");
+pub(crate) const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/www/models/shapes");
 
 /// Records with pictures, in a folder of their own.
-struct Data {
+pub(crate) struct Data {
     folder: TempDir,
 }
 
 impl Data {
-    fn new(count: usize, raters: usize) -> Self {
+    pub(crate) fn new(count: usize, raters: usize) -> Self {
         let folder = TempDir::new().unwrap();
         let (out, count, raters) =
             (folder.path().display().to_string(), count.to_string(), raters.to_string());
@@ -27,43 +27,43 @@ impl Data {
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         serde_json::from_str(&fs::read_to_string(self.path("records.json")).unwrap()).unwrap()
     }
 
     /// Writes other records beside the first.
-    fn write(&self, name: &str, records: &[Value]) {
+    pub(crate) fn write(&self, name: &str, records: &[Value]) {
         fs::write(self.path(name), serde_json::to_vec(records).unwrap()).unwrap();
     }
 
     /// The arguments of a short run on one of the lists.
-    fn args(&self, list: &str, run: &str, extra: &[&str]) -> Vec<String> {
+    pub(crate) fn args(&self, list: &str, run: &str, extra: &[&str]) -> Vec<String> {
         let (list, images, out) = (self.text(list), self.text(""), self.text(run));
         let args = ["train", "--model", MODEL, "--records", &list, "--images", &images, "--out", &out];
         let short = ["--steps", "6", "--batch", "2", "--checkpoint-every", "2"];
         [args.as_slice(), &short, extra].concat().into_iter().map(str::to_owned).collect()
     }
 
-    fn train(&self, list: &str, run: &str, extra: &[&str]) -> Output {
+    pub(crate) fn train(&self, list: &str, run: &str, extra: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_imatch")).args(self.args(list, run, extra)).output().unwrap()
     }
 
     #[track_caller]
-    fn trained(&self, list: &str, run: &str, extra: &[&str]) {
+    pub(crate) fn trained(&self, list: &str, run: &str, extra: &[&str]) {
         let output = self.train(list, run, extra);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     #[track_caller]
-    fn refused(&self, list: &str, run: &str, extra: &[&str], parts: &[&str]) {
+    pub(crate) fn refused(&self, list: &str, run: &str, extra: &[&str], parts: &[&str]) {
         let output = self.train(list, run, extra);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
@@ -73,7 +73,7 @@ impl Data {
         }
     }
 
-    fn log(&self, run: &str) -> String {
+    pub(crate) fn log(&self, run: &str) -> String {
         fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap_or_default()
     }
 }
@@ -138,6 +138,7 @@ fn killed_at_any_moment_a_run_resumes_to_the_losses_of_an_undisturbed_one() {
     let data = Data::new(5, 3);
     let strategies = ["--score-perturbation", "on", "--paraphrase", "on:5", "--soft-labels"];
     data.trained("records.json", "whole", &strategies);
+    let mut unfinished = 0;
     for lines in [1, 3, 4] {
         let run = format!("killed{lines}");
         let mut child = Command::new(env!("CARGO_BIN_EXE_imatch"))
@@ -149,18 +150,20 @@ fn killed_at_any_moment_a_run_resumes_to_the_losses_of_an_undisturbed_one() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        unfinished += usize::from(!data.path(&run).join("model").exists());
         succeed(&["train", "--out", &data.text(&run), "--resume"]);
         assert_eq!(data.log(&run), data.log("whole"), "killed after {lines} steps");
         let weights = |run: &str| fs::read(data.path(run).join("model/model.safetensors")).unwrap();
         assert!(weights(&run) == weights("whole"), "the same weights, killed after {lines} steps");
     }
+    assert!(unfinished > 0, "no run was killed before its end");
     let whole = data.text("whole");
     fail(&["train", "--out", &whole, "--resume", "--paraphrase", "off"], 2, "other options");
     fail(&["train", "--out", &whole, "--resume", "--model", "elsewhere"], 2, "other options");
     let mut records = data.records();
     records[0]["total_score"] = json!([1, 1, 1]);
     data.write("records.json", &records);
-    fail(&["train", "--out", &whole, "--resume"], 2, "has changed since the run was started");
+    fail(&["train", "--out", &whole, "--resume"], 2, "records or pictures");
 }
 
 #[test]
@@ -232,7 +235,14 @@ fn an_adapter_is_learnt_written_merged_and_scored() {
     let data = Data::new(6, 3);
     let list = data.text("records.json");
     let lora = ["--lora", "3", "--lora-targets", "q_proj,v_proj,gate_proj", "--learning-rate", "1e-2"];
-    data.trained("records.json", "run", &[lora.as_slice(), &["--validation", &list]].concat());
+    // On a converted base the merged model is written too: nothing else could use the adapter.
+    data.trained("records.json", "converted", &[lora.as_slice(), &["--validation", &list]].concat());
+    let base = data.text("base");
+    data.trained("records.json", "one", &["--learning-rate", "1e-30"]);
+    fs::rename(data.path("one/model"), &base).unwrap();
+    let mut args = data.args("records.json", "run", &[lora.as_slice(), &["--validation", &list]].concat());
+    args[2].clone_from(&base);
+    succeed(&args.iter().map(String::as_str).collect::<Vec<_>>());
     let (adapter, merged) = (data.text("run/adapter"), data.text("merged"));
     let config: Value =
         serde_json::from_slice(&fs::read(data.path("run/adapter/adapter_config.json")).unwrap()).unwrap();
@@ -245,10 +255,6 @@ fn an_adapter_is_learnt_written_merged_and_scored() {
     let size = |path: &str| fs::metadata(data.path(path)).unwrap().len();
     assert!(size("run/checkpoint/learner.bpk") < 300_000);
 
-    let base = data.text("base");
-    // A whole run of one step leaves a folder in f32 to merge into.
-    data.trained("records.json", "one", &["--learning-rate", "1e-30"]);
-    fs::rename(data.path("one/model"), &base).unwrap();
     succeed(&["convert", "--model", &base, "--adapter", &adapter, "--quant", "f32", "--out", &merged]);
     let (predicted, record) = (&lines(&data.path("run/predictions.jsonl"))[1], &data.records()[1]);
     let image = data.text("shapes/0000001.png");
@@ -260,6 +266,8 @@ fn an_adapter_is_learnt_written_merged_and_scored() {
     let want = predicted["overall"]["score"].as_f64().unwrap();
     assert!((score(&merged) - want).abs() < 1e-3, "{} and {want}", score(&merged));
     assert!((score(&base) - want).abs() > 1e-2, "the adapter changes something");
+    let want = lines(&data.path("converted/predictions.jsonl"))[1]["overall"]["score"].as_f64().unwrap();
+    assert!((score(&data.text("converted/model")) - want).abs() < 1e-3);
 
     // Killed and resumed, it is the same adapter.
     let weights = |run: &str| fs::read(data.path(run).join("adapter/adapter_model.safetensors")).unwrap();

@@ -16,6 +16,7 @@ use crate::data::submission::read_predictions;
 use crate::error::{Context as _, Error, Result};
 use crate::metrics::{PlccVariant, Reliability, reliability};
 use crate::score::ScoringOptions;
+use crate::text::PromptType;
 
 /// Largest file that is read: the whole of EvalMuse-40K has some 60 MB of records.
 const MAX_BYTES: u64 = 256 << 20;
@@ -84,6 +85,10 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     let warnings = calibration.map_or(&[][..], |calibration| &calibration.warnings);
     for warning in answer.report.warnings.iter().chain(warnings) {
         say(&format!("warning: {warning}"));
+    }
+    for row in answer.by_type.iter().flatten() {
+        let name = row.prompt_type.map_or("no type", PromptType::name);
+        row.report.warnings.iter().for_each(|warning| say(&format!("warning: {name}: {warning}")));
     }
     if let (Some(path), Some(Calibration { scoring, .. })) = (&flags.calibrate, calibration) {
         write_whole(path, format!("{}\n", json(scoring)?).as_bytes())?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::input::write_whole;
 use super::{print, progress};
 use crate::data::evalmuse::{Rating, Record, write_records};
 use crate::data::export::{Raters, items};
@@ -28,17 +29,17 @@ pub(super) struct Flags {
     /// Number of noisy raters; leave it out for the truth itself
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     raters: Option<u16>,
-    /// Standard deviation of a rater's overall score
-    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = factor, requires = "raters")]
-    spread: f32,
-    /// Probability that a rater gets an element wrong
-    #[arg(long, value_name = "X", default_value_t = 0.05, value_parser = share, requires = "raters")]
-    flips: f32,
-    /// Share of pictures that twice as many raters rate
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = share, requires = "raters")]
-    rerated: f32,
+    /// Standard deviation of a rater's overall score [default: 0.5]
+    #[arg(long, value_name = "X", value_parser = factor, requires = "raters")]
+    spread: Option<f32>,
+    /// Probability that a rater gets an element wrong [default: 0.05]
+    #[arg(long, value_name = "X", value_parser = share, requires = "raters")]
+    flips: Option<f32>,
+    /// Share of pictures that twice as many raters rate [default: 0]
+    #[arg(long, value_name = "X", value_parser = share, requires = "raters")]
+    rerated: Option<f32>,
     /// Write no labels, as in a test set
-    #[arg(long, conflicts_with = "raters")]
+    #[arg(long, conflicts_with_all = ["raters", "spread", "flips", "rerated"])]
     unlabelled: bool,
     /// Seed of another light on the same scenes
     #[arg(long, value_name = "SEED")]
@@ -70,8 +71,17 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
     if let Some(light) = flags.light {
         sampler = sampler.with_light(light);
     }
-    let Flags { spread, flips, rerated, .. } = *flags;
-    let raters = flags.raters.map(|count| Raters { count: count.into(), rerated, spread, flips });
+    let raters = flags.raters.map(|count| Raters {
+        count: count.into(),
+        rerated: flags.rerated.unwrap_or(0.0),
+        spread: flags.spread.unwrap_or(0.5),
+        flips: flags.flips.unwrap_or(0.05),
+    });
+    let list = flags.out.join("records.json");
+    // Pictures without a list are no data; those of an earlier list are not what it says any more.
+    if list.exists() {
+        fs::remove_file(&list).map_err(|error| Error::io(&list, error))?;
+    }
     let bar = progress(flags.count);
     let mut records = Vec::new();
     for item in items(sampler, flags.count, raters) {
@@ -85,7 +95,6 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let path = flags.out.join("records.json");
-    fs::write(&path, write_records(&records)?).map_err(|error| Error::io(&path, error))?;
-    print(&format!("{} pictures and {}", records.len(), path.display()))
+    write_whole(&list, write_records(&records)?.as_bytes())?;
+    print(&format!("{} pictures and {}", records.len(), list.display()))
 }

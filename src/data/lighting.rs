@@ -38,12 +38,16 @@ impl Lighting {
         (0..=QUARTERS).map(|quarter| self.level(f32::from(quarter) / 4.0)).collect()
     }
 
-    /// A picture under this lighting.
+    /// A picture under this lighting, with less gain where its brightest level would be cut off:
+    /// a channel that is cut off while the others rise turns orange into yellow.
     ///
     /// # Errors
     /// None: the size stays.
     pub fn relit(&self, picture: &Picture) -> Result<Picture> {
-        let table: Vec<u8> = (0..=u8::MAX).map(|level| self.level(f32::from(level))).collect();
+        let brightest = f32::from(picture.rgb().iter().copied().max().unwrap_or(0)).max(1.0);
+        let most = (127.0 / self.contrast + 128.0) / brightest;
+        let light = Self { gain: self.gain.min(most), ..*self };
+        let table: Vec<u8> = (0..=u8::MAX).map(|level| light.level(f32::from(level))).collect();
         let rgb = picture.rgb().iter().map(|&level| table[usize::from(level)]).collect();
         Picture::new(picture.width(), picture.height(), rgb)
             .map_err(|error| Error::internal("a picture under another light").with_source(error))

@@ -179,9 +179,9 @@ impl Batch {
     }
 }
 
-/// The token with the largest share.
+/// The token with the largest share, the first of equals: a half is Yes, as everywhere.
 fn likeliest(answer: &[(u32, f32)]) -> Option<u32> {
-    answer.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(token, _)| *token)
+    answer.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(token, _)| *token)
 }
 
 /// An item's questions behind what they share: one sequence, or several where they are long.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Asked, Item, Words};
 use super::strategies::{Strategies, Strategy};
 use crate::config::{ImageConfig, ModelConfig};
-use crate::data::evalmuse::Label;
+use crate::data::evalmuse::{Label, Labels};
+use crate::data::rng::Rng;
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::image::patches::preprocess;
@@ -32,7 +33,7 @@ pub struct Truth {
 pub struct Recipe {
     /// Part of a picture's loss that its overall question has; its elements share the rest.
     pub overall_share: f32,
-    /// Most elements asked about one picture in one step.
+    /// Most elements asked about one picture in one step; which ones changes.
     pub questions: usize,
     /// Answers are spread as the raters were, instead of one letter, and Yes or No, for their mean.
     pub soft_labels: bool,
@@ -51,6 +52,12 @@ impl Recipe {
     pub fn shapes() -> Self {
         let strategies = Strategies { image_augmentation: Strategy::OFF, ..Strategies::new() };
         Self { overall_share: 0.1, questions: 11, soft_labels: false, strategies }
+    }
+
+    /// Whether anything is asked about a record with these labels.
+    pub(super) fn asks_about(&self, labels: &Labels) -> bool {
+        (labels.total.is_some() && self.overall_share > 0.0)
+            || (!labels.elements.is_empty() && self.questions > 0)
     }
 
     /// Checks what types cannot say.
@@ -118,6 +125,11 @@ impl<'a> Instructions<'a> {
         &self.answers
     }
 
+    /// How labels become lessons.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
     /// The seed of the run.
     pub fn seed(&self) -> u64 {
         self.seed
@@ -151,8 +163,9 @@ impl<'a> Instructions<'a> {
             let text = request.overall_text(self.scoring.overall.question());
             asked.push(self.asked(&request, &text, n_tokens, answer, false)?);
         }
-        let labelled = request.element_texts().zip(&truth.elements).zip(shifts);
-        for ((text, label), shift) in labelled.take(*questions) {
+        let chosen = choose(truth.elements.len(), *questions, self.seed, sample);
+        let labelled = request.element_texts().zip(&truth.elements).zip(shifts).zip(chosen);
+        for (((text, label), shift), _) in labelled.filter(|(_, chosen)| *chosen) {
             let answer = self.element_answer(label, shift)?;
             asked.push(self.asked(&request, &text, n_tokens, answer, true)?);
         }
@@ -200,7 +213,7 @@ impl<'a> Instructions<'a> {
         }
         let scale = self.scoring.overall.level_scale()?;
         let steps = (scale.n_levels() - 1) as f64;
-        let moved = |score: f64| (score + shift * (high - low) / steps).clamp(low, high);
+        let moved = |score: f64| moved(score, shift * (high - low) / steps, [low, high]);
         // Refuses what lies outside before anything is moved.
         scale.encode(label.mean)?;
         if !self.recipe.soft_labels {
@@ -222,10 +235,10 @@ impl<'a> Instructions<'a> {
 
     /// Yes or no, after the label is moved by `shift`.
     fn element_answer(&self, label: &Label, shift: f64) -> Result<Vec<(u32, f32)>> {
-        let moved = (label.mean + shift).clamp(0.0, 1.0);
         if !(0.0..=1.0).contains(&label.mean) {
             return Err(Error::input(format!("an element's label is {}, expected 0 to 1", label.mean)));
         }
+        let moved = moved(label.mean, shift, [0.0, 1.0]);
         let yes = if self.recipe.soft_labels { moved } else { f64::from(u8::from(moved >= 0.5)) };
         Ok(self.yes_no(yes))
     }
@@ -233,6 +246,24 @@ impl<'a> Instructions<'a> {
     fn yes_no(&self, yes: f64) -> Vec<(u32, f32)> {
         positive([(self.answers.yes, yes), (self.answers.no, 1.0 - yes)].into_iter())
     }
+}
+
+/// Which of `n` elements are asked about in one sample: all, or `most` of them, other ones each time.
+fn choose(n: usize, most: usize, run_seed: u64, sample: u64) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..n).collect();
+    if n > most {
+        Rng::stream(run_seed ^ 0x0a5c, sample).shuffle(&mut order);
+    }
+    let mut chosen = vec![false; n];
+    order.into_iter().take(most).for_each(|element| chosen[element] = true);
+    chosen
+}
+
+/// A label that was moved by at most `shift`, and by less towards an end of its scale that is
+/// nearer: on average it stays.
+fn moved(label: f64, shift: f64, [low, high]: [f64; 2]) -> f64 {
+    let most = (label - low).min(high - label).max(0.0);
+    label + shift.clamp(-most, most)
 }
 
 /// Answers that have a share at all.

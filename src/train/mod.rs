@@ -1,30 +1,38 @@
 //! Training: native only, on top of everything that scores.
 //!
 //! ```text
-//! Scenes | Records ── items ──> Batch ──> Learner ── loss, gradients ──> Run ── checkpoints ──> export
-//!        |                        |          |                            |
-//!  Instructions (QAlign)          |   where it starts                  Schedule
-//!        |                        |
-//!    Strategies          as the engine packs them
+//! RecordSet ──> Records ─┐                      ┌─ Learner::new | load, with_lora
+//!               Scenes ──┴─ items ──> Batch ──> Learner ── loss, gradients ──> Run ──> checkpoints, curves
+//!                 |           (packed as the engine packs them)                 |
+//!           Instructions: what is asked, what answers it (QAlign)            Schedule
+//!                 |
+//!           Strategies: what the paper does around it
+//!
+//! Learner ── predict ──> Selection ── pseudo-labels ──> RecordSet          Learner ──> export, adapter
 //! ```
 
-mod batch;
+// What is learnt from.
 mod blueprint;
-mod checkpoint;
-mod curves;
-mod export;
-mod fit;
-mod init;
 mod instructions;
+mod pseudo;
+mod records;
+mod scenes;
+mod strategies;
+
+// What learns, and what comes of it.
+mod batch;
+mod export;
+mod init;
 mod load;
 mod lora;
 mod objective;
 mod predict;
-mod pseudo;
-mod records;
-mod scenes;
+
+// How a run goes on.
+mod checkpoint;
+mod curves;
+mod fit;
 mod schedule;
-mod strategies;
 
 pub use batch::{Asked, Batch, Item, Source, Words};
 pub use blueprint::{Blueprint, CELLS, SIDE};

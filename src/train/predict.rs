@@ -9,7 +9,7 @@ use super::instructions::Instructions;
 use super::objective::Learner;
 use crate::error::{Error, Result};
 use crate::image::Picture;
-use crate::score::{ElementScore, OverallScore, element, overall};
+use crate::score::{ElementScore, OverallScore, ScoringOptions, element, overall};
 use crate::text::{PromptType, Request};
 
 /// The scores of one picture, in the form of `score --batch`.
@@ -26,6 +26,8 @@ pub struct Predicted {
     pub overall: OverallScore,
     /// Its elements in the order of the request.
     pub elements: Vec<ElementScore>,
+    /// The options behind the numbers.
+    pub scoring: ScoringOptions,
 }
 
 impl Instructions<'_> {
@@ -67,6 +69,7 @@ impl Instructions<'_> {
             prompt_type: request.prompt_type,
             overall: overall(scoring, &closed(0, &answers.overall()))?,
             elements: elements.collect::<Result<_>>()?,
+            scoring: scoring.clone(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::batch::{Item, Source};
-use super::instructions::{Instructions, Truth};
+use super::instructions::{Instructions, Recipe, Truth};
 use crate::data::evalmuse::{Census, ElementLabel, LabelRules, Located, Record, RecordStream, record_at};
 use crate::data::rng::Rng;
 use crate::error::{Context as _, Error, Result};
@@ -32,7 +32,8 @@ pub struct Found {
     pub image: PathBuf,
 }
 
-/// Records with their pictures on disk. Sixteen bytes a record are held in memory, no more.
+/// Records with their pictures on disk. Twenty bytes a record are held in memory: its place,
+/// and its turn.
 #[derive(Debug)]
 pub struct RecordSet {
     lists: Vec<RecordList>,
@@ -45,24 +46,36 @@ impl RecordSet {
     /// Reads lists through once, checks every label, and looks whether every picture is there:
     /// what cannot be used is in the census of its list, by name and with the reason.
     ///
-    /// With `labelled` false records are for prediction: no label is needed, and none is read.
+    /// With a recipe records are for training, and those are left out about which it asks nothing;
+    /// without one they are for prediction, and need no label.
     ///
     /// # Errors
     /// For anything malformed or out of its range, naming file, record and field; for files that
     /// cannot be read.
-    pub fn open(lists: &[RecordList], rules: LabelRules, labelled: bool) -> Result<(Self, Vec<Census>)> {
+    pub fn open(
+        lists: &[RecordList],
+        rules: LabelRules,
+        recipe: Option<&Recipe>,
+    ) -> Result<(Self, Vec<Census>)> {
         let mut places = Vec::new();
         let mut censuses = Vec::with_capacity(lists.len());
         for (number, RecordList { file: path, images }) in lists.iter().enumerate() {
             let mut census = Census::default();
             for located in RecordStream::new(BufReader::new(open(path)?)) {
-                let Located { record, offset, .. } = located.context(|| path.display())?;
+                let Located { record, offset, index } = located.context(|| path.display())?;
                 if !images.join(&record.img_path).is_file() {
                     census.without_picture(&record);
                     continue;
                 }
                 let labels = census.take(&record, rules).context(|| path.display())?;
-                if !(labelled && labels.is_empty()) {
+                let is_asked = recipe.is_none_or(|recipe| recipe.asks_about(&labels));
+                if is_asked {
+                    let keys = match recipe {
+                        Some(_) => labels.elements.into_iter().map(|element| element.key).collect(),
+                        None => record.element_score.into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
+                    };
+                    Request::new(record.prompt, &keys, record.prompt_type)
+                        .context(|| format!("{}: record {index}", path.display()))?;
                     places.push((number as u32, offset));
                 }
             }
@@ -84,6 +97,12 @@ impl RecordSet {
     /// Whether there are none, which [`Self::open`] refuses.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
+    }
+
+    /// Which records can be used, as bytes: equal for equal sets.
+    pub fn place_bytes(&self) -> Vec<u8> {
+        let bytes = |(list, offset): &(u32, u64)| [&list.to_le_bytes()[..], &offset.to_le_bytes()].concat();
+        self.places.iter().flat_map(bytes).collect()
     }
 
     /// One record, read again from its file.
@@ -159,9 +178,9 @@ impl<'a> Records<'a> {
 
     fn item(&self, n: u64) -> Result<Item> {
         let found = self.set.record(self.index(n))?;
-        let truth = self.set.truth(&found.record)?;
-        let item = self.instructions.item(found.picture()?, &truth, n);
-        item.context(|| format!("{} ({:?})", found.image.display(), found.record.prompt))
+        let picture = found.picture()?;
+        let item = self.set.truth(&found.record).and_then(|truth| self.instructions.item(picture, &truth, n));
+        item.context(|| found.image.display())
     }
 }
 

@@ -76,7 +76,8 @@ impl<'a> Scenes<'a> {
     fn item(&self, index: u64, answer: bool) -> Result<Item> {
         let sample = self.sampler.sample(index);
         let mut rng = Rng::stream(self.instructions.seed() ^ 0x5eed, index);
-        let claims = if answer { claims(&sample, &mut rng) } else { Vec::new() };
+        let mut claims = if answer { claims(&sample, &mut rng) } else { Vec::new() };
+        claims.truncate(self.instructions.recipe().questions);
         let elements: Vec<String> = claims.iter().map(|claim| claim.words.clone()).collect();
         let truth = Truth {
             request: Request::new(sample.prompt.clone(), &elements, Some(sample.prompt_type))?,

@@ -121,12 +121,16 @@ impl Schedule {
             ("learning-rate", self.learning_rate, f64::MIN_POSITIVE),
             ("weight-decay", self.weight_decay, 0.0),
             ("auxiliary", self.auxiliary, 0.0),
-            ("clip", self.clip, f64::MIN_POSITIVE),
+            ("clip", self.clip, 1e-6),
         ] {
             if !(least..=MAX_FACTOR).contains(&value) {
                 return Err(Error::input(format!(
                     "{name} is {value}, expected {} of at most {MAX_FACTOR}",
-                    if least > 0.0 { "a number above 0" } else { "0 or a number" }
+                    match least {
+                        0.0 => "0 or a number".to_owned(),
+                        least if least > f64::MIN_POSITIVE => format!("a number of at least {least}"),
+                        _ => "a number above 0".to_owned(),
+                    }
                 )));
             }
         }

@@ -125,7 +125,7 @@ impl Strategies {
         for (name, value, most) in [
             ("uncategorised", self.uncategorised, 1.0),
             ("untyped", self.untyped, 1.0),
-            ("lighting", self.lighting, 0.5),
+            ("lighting", self.lighting, 0.25),
         ] {
             if !(0.0..=most).contains(&value) {
                 return Err(Error::input(format!("{name} is {value}, expected 0 to {most}")));

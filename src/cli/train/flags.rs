@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::input::DeviceKind;
 use crate::data::evalmuse::LabelRules;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::train::{Base, Recipe, Schedule, Selection, Strategy};
 
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ pub(in crate::cli) struct Flags {
 }
 
 /// Where the run starts and what it learns from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Run")]
 pub(super) struct StartFlags {
     /// Start from random weights on synthetic scenes
@@ -57,7 +57,7 @@ pub(super) struct StartFlags {
 }
 
 /// What is left out of the records.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Records")]
 pub(super) struct RuleFlags {
     /// Leave out prompts that name no subject (`promt_meaningless`)
@@ -82,7 +82,7 @@ impl From<&RuleFlags> for LabelRules {
 }
 
 /// What of the model learns.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Adapter (without: every weight learns)")]
 pub(super) struct AdapterFlags {
     /// Learn a low-rank adapter (`LoRA`) of this rank instead of the weights
@@ -94,13 +94,13 @@ pub(super) struct AdapterFlags {
     /// Layers to adapt, as PEFT's `target_modules`: names with commas, a regular expression, or all-linear [default: the decoder's seven]
     #[arg(long, value_name = "NAMES")]
     pub(super) lora_targets: Option<String>,
-    /// How frozen weights lie in memory; less than f32 is `QLoRA`
+    /// How frozen weights lie in memory; less than f32 is `QLoRA` [default: f32]
     #[arg(long, value_enum, value_name = "f32|q8_0|q4_0")]
     pub(super) lora_base: Option<BaseKind>,
 }
 
 /// How frozen weights lie in memory.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum BaseKind {
     #[value(name = "f32")]
     F32,
@@ -121,11 +121,11 @@ impl From<BaseKind> for Base {
 }
 
 /// How long and how fast.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Schedule")]
 pub(super) struct ScheduleFlags {
     /// Times that each record is seen [default: 2; the paper does not publish this; our default]
-    #[arg(long, value_name = "X", conflicts_with_all = ["steps", "from_scratch"])]
+    #[arg(long, value_name = "X", conflicts_with = "steps")]
     pub(super) epochs: Option<f64>,
     #[arg(long, value_name = "N", help = or("Steps in all; from scratch", Schedule::shapes().steps))]
     pub(super) steps: Option<usize>,
@@ -149,16 +149,16 @@ pub(super) struct ScheduleFlags {
     pub(super) checkpoint_every: Option<usize>,
     #[arg(long, value_name = "N", help = both("Shares of a step computed side by side, one thread each", |s| s.shards))]
     pub(super) shards: Option<usize>,
-    #[arg(long, value_name = "N", requires = "from_scratch", help = or("From scratch: steps in which the vision tower learns to see, in proportion to --steps", Schedule::shapes().see_steps))]
+    #[arg(long, value_name = "N", help = or("From scratch: steps in which the vision tower learns to see, in proportion to --steps", Schedule::shapes().see_steps))]
     pub(super) see_steps: Option<usize>,
-    #[arg(long, value_name = "N", requires = "from_scratch", help = or("From scratch: pictures per step while only seeing", Schedule::shapes().see_batch))]
+    #[arg(long, value_name = "N", help = or("From scratch: pictures per step while only seeing", Schedule::shapes().see_batch))]
     pub(super) see_batch: Option<usize>,
-    #[arg(long, value_name = "X", requires = "from_scratch", help = or("From scratch: weight of the auxiliary loss", Schedule::shapes().auxiliary))]
+    #[arg(long, value_name = "X", help = or("From scratch: weight of the auxiliary loss", Schedule::shapes().auxiliary))]
     pub(super) auxiliary: Option<f64>,
 }
 
 /// What is asked about a picture.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Lessons")]
 pub(super) struct LessonFlags {
     #[arg(long, value_name = "X", help = lesson("Part of a picture's loss that the overall question has, 0 to 1", |r| r.overall_share))]
@@ -171,7 +171,7 @@ pub(super) struct LessonFlags {
 }
 
 /// The strategies of the paper.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Strategies (on, off or on:SEED)")]
 pub(super) struct StrategyFlags {
     #[arg(long, value_parser = strategy, value_name = "ON", help = lesson("Name the element's category in its question (wording ours)", |r| r.strategies.element_augmentation))]
@@ -193,11 +193,11 @@ pub(super) struct StrategyFlags {
 }
 
 /// Pictures that are not learnt from, or only once the model itself has labelled them.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Args)]
 #[command(next_help_heading = "Validation")]
 pub(super) struct ValidationFlags {
     /// Records to score at the end, with or without labels
-    #[arg(long, value_name = "FILE", requires = "records")]
+    #[arg(long, value_name = "FILE")]
     pub(super) validation: Option<PathBuf>,
     /// Folder that `img_path` in them is relative to [default: --images]
     #[arg(long, value_name = "DIR", requires = "validation")]
@@ -211,7 +211,49 @@ pub(super) struct ValidationFlags {
     pub(super) confidence: Option<f64>,
 }
 
-fn strategy(text: &str) -> Result<Strategy, String> {
+impl Flags {
+    /// Whether nothing is said but which folder, which device and perhaps which kind of run.
+    pub(super) fn say_nothing(&self) -> bool {
+        let start = StartFlags { from_scratch: self.start.from_scratch, ..StartFlags::default() };
+        let Self { schedule, lessons, strategies, .. } = self;
+        self.seed.is_none()
+            && self.start == start
+            && self.says_nothing_of_records()
+            && *schedule == ScheduleFlags::default()
+            && *lessons == LessonFlags::default()
+            && *strategies == StrategyFlags::default()
+    }
+
+    fn says_nothing_of_records(&self) -> bool {
+        self.rules == RuleFlags::default()
+            && self.adapter == AdapterFlags::default()
+            && self.validation == ValidationFlags::default()
+    }
+
+    /// Refuses options of the other kind of run, which would do nothing.
+    pub(super) fn check_kind(&self) -> Result<()> {
+        let said = &self.schedule;
+        let name = |given: bool, name: &'static str| given.then_some(name);
+        let foreign = if self.start.from_scratch {
+            let adapter = (self.adapter != AdapterFlags::default(), "--lora and what goes with it");
+            let validation = (self.validation != ValidationFlags::default(), "--validation and its options");
+            let rules = (self.rules != RuleFlags::default(), "--skip-...");
+            let epochs = (said.epochs.is_some(), "--epochs");
+            [adapter, validation, rules, epochs].into_iter().find_map(|(given, what)| name(given, what))
+        } else {
+            name(said.see_steps.is_some(), "--see-steps")
+                .or(name(said.see_batch.is_some(), "--see-batch"))
+                .or(name(said.auxiliary.is_some(), "--auxiliary"))
+        };
+        let kind = if self.start.from_scratch { "--model, not --from-scratch" } else { "--from-scratch" };
+        match foreign {
+            Some(name) => Err(Error::input(format!("{name}: expected with {kind} only"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn strategy(text: &str) -> std::result::Result<Strategy, String> {
     text.parse().map_err(|error: Error| error.to_string())
 }
 

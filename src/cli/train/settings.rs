@@ -1,5 +1,7 @@
 //! `run.json`: what a run was started with, so that it can go on and be repeated.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +13,8 @@ use crate::error::{Context as _, Error, Result};
 use crate::train::{Base, LoraOptions, Recipe, RecordList, Schedule, Selection};
 use crate::weights::manifest::Hasher;
 
-/// Longest list of records that is read.
-const MAX_RECORDS: u64 = 1 << 30;
+/// Bytes that are hashed at a time.
+const CHUNK: usize = 1 << 20;
 
 /// What a run was started with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub(super) struct Settings {
     pub(super) start: Start,
     /// How long and how fast.
     pub(super) schedule: Schedule,
+    /// Times that each record is seen, where that decides the number of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) epochs: Option<f64>,
     /// What is asked.
     pub(super) recipe: Recipe,
     /// What is scored at the end.
@@ -89,17 +94,16 @@ pub(super) struct DataFile {
 
 impl DataFile {
     pub(super) fn of(path: &Path) -> Result<Self> {
+        let failed = |error| Error::io(path, error);
+        let mut file = File::open(path).map_err(failed)?;
         let mut hasher = Hasher::default();
-        hasher.update(&read_file(path, MAX_RECORDS)?);
-        Ok(Self { path: path.to_owned(), sha256: hasher.finish().1 })
-    }
-
-    /// Refuses a file that is no longer what the run began with.
-    fn check(&self) -> Result<()> {
-        if Self::of(&self.path)? == *self {
-            return Ok(());
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk).map_err(failed)? {
+                0 => return Ok(Self { path: path.to_owned(), sha256: hasher.finish().1 }),
+                n => hasher.update(&chunk[..n]),
+            }
         }
-        Err(Error::input(format!("{} has changed since the run was started", self.path.display())))
     }
 }
 
@@ -122,12 +126,35 @@ impl Settings {
         self.pseudo_labels.as_ref().map_or(Ok(()), Selection::validate)
     }
 
-    /// Refuses data that is not what the run began with.
-    pub(super) fn check_data(&self) -> Result<()> {
-        if let Start::Checkpoint(tuning) = &self.start {
-            tuning.records.iter().try_for_each(DataFile::check)?;
+    /// The schedule of a phase that learns from `records` pictures.
+    pub(super) fn schedule_for(&self, records: usize) -> Schedule {
+        let mut schedule = self.schedule.clone();
+        if let Some(epochs) = self.epochs {
+            let steps = (epochs * records as f64 / schedule.batch as f64).ceil().max(1.0) as usize;
+            schedule.warmup = (schedule.warmup as f64 * steps as f64 / schedule.steps as f64).ceil() as usize;
+            schedule.steps = steps;
         }
-        self.validation.as_ref().map_or(Ok(()), |validation| validation.records.check())
+        schedule
+    }
+
+    /// Whether these are the settings of the same run, wherever its files are now.
+    pub(super) fn is_same_run(&self, other: &Self) -> bool {
+        self.anywhere() == other.anywhere()
+    }
+
+    /// The settings without the places of files, which their contents stand for.
+    pub(super) fn anywhere(&self) -> Self {
+        let mut settings = self.clone();
+        settings.imatch = String::new();
+        if let Start::Checkpoint(tuning) = &mut settings.start {
+            tuning.model = PathBuf::new();
+            tuning.images = PathBuf::new();
+            tuning.records.iter_mut().for_each(|file| file.path = PathBuf::new());
+        }
+        if let Some(Validation { records, images }) = &mut settings.validation {
+            (records.path, *images) = (PathBuf::new(), PathBuf::new());
+        }
+        settings
     }
 
     /// These settings where the flags say nothing else.
@@ -178,30 +205,5 @@ impl Settings {
             set(&mut selection.confidence, flags.validation.confidence.as_ref());
         }
         self
-    }
-
-    /// Whether the flags say where to start, or from what to learn, and say something else.
-    pub(super) fn starts_otherwise(&self, flags: &Flags) -> bool {
-        let said = &flags.start;
-        let other = |path: Option<&PathBuf>, own: Option<&PathBuf>| path.is_some() && path != own;
-        let own = self.validation.as_ref();
-        let other_validation =
-            other(flags.validation.validation.as_ref(), own.map(|validation| &validation.records.path))
-                || other(
-                    flags.validation.validation_images.as_ref(),
-                    own.map(|validation| &validation.images),
-                );
-        let other_start = match &self.start {
-            Start::Scratch => said.model.is_some() || !said.records.is_empty() || said.images.is_some(),
-            Start::Checkpoint(tuning) => {
-                let records: Vec<&PathBuf> = tuning.records.iter().map(|file| &file.path).collect();
-                said.from_scratch
-                    || other(said.model.as_ref(), Some(&tuning.model))
-                    || other(said.images.as_ref(), Some(&tuning.images))
-                    || flags.adapter.lora.is_some() && tuning.lora.is_none()
-                    || !said.records.is_empty() && said.records.iter().ne(records)
-            }
-        };
-        other_start || other_validation
     }
 }

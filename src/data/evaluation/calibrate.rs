@@ -131,6 +131,13 @@ fn overall_answers(
         if !probabilities.iter().all(|p| (0.0..=1.0).contains(p)) || (sum - 1.0).abs() > 1e-3 {
             return Err(Error::input("expected probabilities of levels that sum to 1"));
         }
+        let expected: f64 = (1..).zip(&probabilities).map(|(level, p)| f64::from(level) * p).sum();
+        let (score, shown) = (scale.decode(expected), pair.prediction.total_score);
+        if (score - shown).abs() > 1e-3 * (1.0 + shown.abs()) {
+            return Err(Error::input(format!(
+                "its levels give {score:.4} with the scoring options, but it says {shown:.4}"
+            )));
+        }
         let target = level_target(pair.record, pair.label, &scale, targets).context(|| "label")?;
         Ok(Answer { probabilities, target })
     };
