@@ -220,6 +220,8 @@ fn what_would_compute_something_else_is_refused_by_key() {
         ("r", json!(-4)),
         ("r", json!("4")),
         ("lora_alpha", json!("8")),
+        ("lora_alpha", json!(0)),
+        ("lora_alpha", json!(-8)),
         ("target_modules", json!(7)),
         ("target_modules", json!(null)),
         ("target_modules", json!("(")),

@@ -1,7 +1,7 @@
 //! Checkpoints of a run: written beside the old one and swapped by renaming, so that there is a whole
 //! one at any moment.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::optim::ModuleOptimizer;
@@ -119,6 +119,11 @@ impl Checkpoints {
         let text = serde_json::to_vec_pretty(&state).map_err(|error| Error::internal(error.to_string()))?;
         let path = new.join("state.json");
         fs::write(&path, text).map_err(|error| Error::io(&path, error))?;
+        for name in ["learner.bpk", "optimizer.bpk", "state.json"] {
+            // On the disk before the old ones go, also where the power fails.
+            let path = new.join(name);
+            File::open(&path).and_then(|file| file.sync_all()).map_err(|error| Error::io(&path, error))?;
+        }
         remove(old)?;
         if current.exists() {
             fs::rename(current, old).map_err(|error| Error::io(current, error))?;

@@ -329,8 +329,10 @@ fn rank(key: &str, value: &Value) -> Result<usize> {
         .ok_or_else(|| wrong(key, &format!("a whole number from 1 to {MAX_RANK}"), value))
 }
 
+/// An alpha: at 0 an adapter does nothing, below it undoes what it learned.
 fn number(key: &str, value: &Value) -> Result<f64> {
-    value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| wrong(key, "a number", value))
+    let is_one = |number: &f64| number.is_finite() && *number > 0.0;
+    value.as_f64().filter(is_one).ok_or_else(|| wrong(key, "a number above 0", value))
 }
 
 fn check_initialisation(value: Option<&Value>) -> Result<()> {

@@ -19,9 +19,21 @@ const imatch = (...args) =>
 const lines = (path) => readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-/** Every picture scored by a model. */
-function scored(model, out) {
-  imatch('score', '--model', model, '--batch', at('list.jsonl'), '--out', at(out));
+/** A set of scenes with the list of what is asked about them. */
+function drawn(...more) {
+  const set = mkdtempSync(at('set-'));
+  imatch('synth', '--out', set, '--count', String(COUNT), '--seed', String(SEED), ...more);
+  const records = JSON.parse(readFileSync(join(set, 'records.json'), 'utf8'));
+  const list = records.map(({ img_path, prompt, type, element_score }) =>
+    JSON.stringify({ img_path, prompt, type, elements: Object.keys(element_score) }),
+  );
+  writeFileSync(join(set, 'list.jsonl'), `${list.join('\n')}\n`);
+  return { set, records };
+}
+
+/** Every picture of a set scored by a model. */
+function scored(model, set, out) {
+  imatch('score', '--model', model, '--batch', join(set, 'list.jsonl'), '--out', at(out));
   return lines(at(out));
 }
 
@@ -39,14 +51,9 @@ function drift(got, want) {
 }
 
 try {
-  imatch('synth', '--out', folder, '--count', String(COUNT), '--seed', String(SEED));
-  const records = JSON.parse(readFileSync(at('records.json'), 'utf8'));
-  const list = records.map(({ img_path, prompt, type, element_score }) =>
-    JSON.stringify({ img_path, prompt, type, elements: Object.keys(element_score) }),
-  );
-  writeFileSync(at('list.jsonl'), `${list.join('\n')}\n`);
-  const results = scored(MODEL, 'shipped.jsonl');
-  console.log(imatch('eval', '--labels', at('records.json'), '--predictions', at('shipped.jsonl')).trim());
+  const { set, records } = drawn();
+  const results = scored(MODEL, set, 'shipped.jsonl');
+  console.log(imatch('eval', '--labels', join(set, 'records.json'), '--predictions', at('shipped.jsonl')).trim());
 
   const categories = new Map();
   for (const [index, { element_score }] of records.entries())
@@ -64,12 +71,15 @@ try {
   for (const [name, { asked, present, right }] of [...categories].toSorted(([a], [b]) => a.localeCompare(b)))
     console.log(`| ${name} | ${asked} | ${percent(right / asked)} | ${percent(Math.max(present, asked - present) / asked)} |`);
 
+  const relit = scored(MODEL, drawn('--light', '1').set, 'relit.jsonl');
+  console.log(`\nthe same scenes under another light: ${drift(relit, results)}`);
+
   const [source] = process.argv.slice(2);
   if (source !== undefined) {
-    const exact = scored(source, 'f32.jsonl');
+    const exact = scored(source, set, 'f32.jsonl');
     for (const quant of ['q8_0', 'q4_0']) {
       imatch('convert', '--model', source, '--quant', quant, '--out', at(quant));
-      console.log(`\n${quant} against f32: ${drift(scored(at(quant), `${quant}.jsonl`), exact)}`);
+      console.log(`\n${quant} against f32: ${drift(scored(at(quant), set, `${quant}.jsonl`), exact)}`);
     }
   }
 } finally {
