@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::input::{BatchFlags, read_file, read_picture, read_text};
+use super::input::{BatchFlags, read_picture, read_text};
 use super::{json, progress};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::Picture;
 use crate::text::{OverallKind, PromptType, Request};
+use crate::weights::files::read_file;
 
 /// Longest list that is read: half a million questions.
 const MAX_LIST: u64 = 256 << 20;

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::print;
 use crate::engine::{Engine, Place, selftest};
 use crate::error::{Error, Result};
+use crate::weights::files::write_whole;
 use crate::weights::{Bundle, ConvertJob, DType, convert};
 
 /// Largest model, in bytes of weights, whose golden answers are recorded: recording scores a
@@ -80,10 +81,7 @@ pub(super) async fn run(flags: Flags) -> Result<()> {
             .map(|golden| serde_json::to_value(golden).map_err(|error| Error::internal(error.to_string())))
             .collect::<Result<_>>()?;
     }
-    let path = out.join("manifest.json");
-    let partial = out.join("manifest.json.part");
-    std::fs::write(&partial, manifest.to_bytes()?).map_err(|error| Error::io(&partial, error))?;
-    std::fs::rename(&partial, &path).map_err(|error| Error::io(&path, error))?;
+    write_whole(&out.join("manifest.json"), &manifest.to_bytes()?)?;
     let mut line = format!("{}: {bytes} bytes; {}", out.display(), report.load);
     if !report.fallbacks.is_empty() {
         let _ = write!(line, "; stored as f16: {}", report.fallbacks.join(", "));

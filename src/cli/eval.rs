@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::input::{read_file, read_text, write_whole};
+use super::input::read_text;
 use super::report::{Answer, text};
 use super::{json, print, say};
 use crate::data::evalmuse::read_labels;
@@ -17,6 +17,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::metrics::{PlccVariant, Reliability, reliability};
 use crate::score::ScoringOptions;
 use crate::text::PromptType;
+use crate::weights::files::{read_file, write_whole};
 
 /// Largest file that is read: the whole of EvalMuse-40K has some 60 MB of records.
 const MAX_BYTES: u64 = 256 << 20;

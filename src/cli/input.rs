@@ -1,7 +1,5 @@
 //! What the verbs share: flags of the model and of the question, files with limits, files written as a whole.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -12,6 +10,7 @@ use crate::image::Picture;
 use crate::image::decode::{DecodeLimits, decode};
 use crate::text::{OverallKind, PromptType, Request};
 use crate::weights::ModelFacts;
+use crate::weights::files::read_file;
 
 /// What `score` and `prompt` are told: the same.
 #[derive(Debug, Args)]
@@ -133,45 +132,8 @@ pub(super) fn read_picture(path: &Path) -> Result<Picture> {
     decode(&bytes, &limits).map_err(|error| error.context(path.display()))
 }
 
-/// A whole file of at most `max_bytes`.
-///
-/// Pipes and devices are refused: they may never end.
-pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>> {
-    let metadata = fs::metadata(path).map_err(|error| Error::io(path, error))?;
-    if !metadata.is_file() {
-        return Err(Error::input(format!("{} is not a file", path.display())));
-    }
-    let too_long = |size| {
-        Error::input(format!("{} has {size} bytes or more, at most {max_bytes} are read", path.display()))
-    };
-    if metadata.len() > max_bytes {
-        return Err(too_long(metadata.len()));
-    }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    // Files under /proc say that they are empty and are not.
-    let read = File::open(path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
-    let size = read.map_err(|error| Error::io(path, error))? as u64;
-    if size > max_bytes { Err(too_long(size)) } else { Ok(bytes) }
-}
-
 /// [`read_file`] of UTF-8 text.
 pub(super) fn read_text(path: &Path, max_bytes: u64) -> Result<String> {
     String::from_utf8(read_file(path, max_bytes)?)
         .map_err(|_| Error::input(format!("{} is no UTF-8 text", path.display())))
-}
-
-/// Writes a file as a whole: whatever happens, `path` holds what it held before or all of `bytes`.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |error| Error::io(path, error);
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let written = File::create(&part).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&part, path)).map_err(|error| {
-        // What is left of the failed attempt is of no use; the error that counts is the first.
-        let _ = fs::remove_file(&part);
-        failed(error)
-    })
 }

@@ -7,12 +7,13 @@ use clap::Args;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::input::{read_text, write_whole};
+use super::input::read_text;
 use super::print;
 use crate::data::challenge::{Notes, output};
 use crate::data::evalmuse::read_labels;
 use crate::data::submission::read_predictions;
 use crate::error::{Context as _, Error, Result};
+use crate::weights::files::write_whole;
 
 /// Largest file that is read: the predictions of the whole of EvalMuse-40K with their levels.
 const MAX_BYTES: u64 = 256 << 20;

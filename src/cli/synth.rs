@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::input::write_whole;
 use super::{print, progress};
-use crate::data::evalmuse::{Rating, Record, write_records};
+use crate::data::evalmuse::write_records;
 use crate::data::export::{Raters, items};
 use crate::data::synth::Sampler;
 use crate::error::{Error, Result};
+use crate::weights::files::write_whole;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -59,13 +59,6 @@ fn within(text: &str, most: f32) -> std::result::Result<f32, String> {
     if (0.0..=most).contains(&value) { Ok(value) } else { Err(format!("expected 0 to {most}, got {value}")) }
 }
 
-/// A record with its questions and without their answers.
-fn unlabelled(mut record: Record) -> Record {
-    record.total_score = Rating::Missing;
-    record.element_score.iter_mut().for_each(|(_, score)| *score = Rating::Missing);
-    record
-}
-
 pub(super) fn run(flags: &Flags) -> Result<()> {
     let mut sampler = Sampler::new(flags.seed).with_size(flags.size.into());
     if let Some(light) = flags.light {
@@ -91,7 +84,7 @@ pub(super) fn run(flags: &Flags) -> Result<()> {
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         }
         fs::write(&path, &item.png).map_err(|error| Error::io(&path, error))?;
-        records.push(if flags.unlabelled { unlabelled(item.record) } else { item.record });
+        records.push(if flags.unlabelled { item.record.without_labels() } else { item.record });
         bar.inc(1);
     }
     bar.finish_and_clear();

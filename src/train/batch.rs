@@ -139,23 +139,14 @@ impl Batch {
         let lessons = lessons(items, &sequences, t);
         let weights: Vec<f32> = lessons.iter().map(|lesson| lesson.weight).collect();
         let (targets, shares) = answers(items, &lessons, device);
-        let pad = |sequence: &Sequence| {
-            let ids = sequence.ids.iter().map(|&id| id as i32);
-            ids.chain(std::iter::repeat(0)).take(t).collect::<Vec<_>>()
-        };
-        let positions: Vec<Vec<[usize; 3]>> = sequences
-            .iter()
-            .map(|sequence| {
-                let mut positions = sequence.positions.clone();
-                positions.resize(t, [0; 3]);
-                positions
-            })
-            .collect();
+        let ids = sequences.iter().flat_map(|sequence| padded(&sequence.ids, t, 0));
+        let positions: Vec<_> =
+            sequences.iter().map(|sequence| padded(&sequence.positions, t, [0; 3])).collect();
         let mask: Vec<f32> = sequences.iter().flat_map(|sequence| sequence.mask(t)).collect();
         Ok(Self {
             patches: stack(items, device),
             grid_hw: [h, w],
-            ids: ints(sequences.iter().flat_map(pad).collect(), device),
+            ids: ints(ids.map(|id| id as i32).collect(), device),
             size: [sequences.len(), t],
             rotary: Rotary::for_tokens(&positions, &config.text, device),
             mask: Tensor::from_data(TensorData::new(mask, [sequences.len(), t, t]), device),
@@ -177,6 +168,13 @@ impl Batch {
             places: places(items, &lessons, device),
         })
     }
+}
+
+/// The same, `length` long.
+fn padded<T: Clone>(values: &[T], length: usize, with: T) -> Vec<T> {
+    let mut values = values.to_vec();
+    values.resize(length, with);
+    values
 }
 
 /// The token with the largest share, the first of equals: a half is Yes, as everywhere.

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 
 use super::objective::Learner;
 use crate::error::{Error, Result};
+use crate::weights::files::write_whole;
 use crate::weights::layout::hf_shape;
 use crate::weights::names::{EMBEDDING, HEAD, to_hf};
 use crate::weights::{ModelFacts, safetensors, stored};
@@ -18,10 +19,10 @@ use crate::weights::{ModelFacts, safetensors, stored};
 /// When a file cannot be written.
 pub fn write_facts(facts: &ModelFacts, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
-    write(folder, "config.json", &pretty(&facts.config.to_json())?)?;
-    write(folder, "preprocessor_config.json", &pretty(&facts.image.to_json())?)?;
-    write(folder, "imatch.json", &pretty(&facts.scoring)?)?;
-    write(folder, "tokenizer.json", &facts.tokenizer)
+    write_whole(&folder.join("config.json"), &pretty(&facts.config.to_json())?)?;
+    write_whole(&folder.join("preprocessor_config.json"), &pretty(&facts.image.to_json())?)?;
+    write_whole(&folder.join("imatch.json"), &pretty(&facts.scoring)?)?;
+    write_whole(&folder.join("tokenizer.json"), &facts.tokenizer)
 }
 
 /// Writes the whole model in f32, adapters merged into the weights they adapt; the heads that only
@@ -42,7 +43,7 @@ pub fn export(learner: &Learner, facts: &ModelFacts, folder: &Path) -> Result<()
     let outside = std::iter::once(&table)
         .chain(&head)
         .map(|matrix| (to_hf(matrix.name), matrix.shape.clone(), matrix.values.as_slice()));
-    write(folder, "model.safetensors", &safetensors::write_f32(inside.chain(outside))?)
+    write_whole(&folder.join("model.safetensors"), &safetensors::write_f32(inside.chain(outside))?)
 }
 
 /// A matrix of the model that is no part of its module.
@@ -64,10 +65,4 @@ impl Outside {
 fn pretty(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(value)
         .map_err(|error| Error::internal("a configuration is no JSON").with_source(error))
-}
-
-fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    let (path, partial) = (folder.join(name), folder.join(format!("{name}.part")));
-    fs::write(&partial, bytes).map_err(|error| Error::io(&partial, error))?;
-    fs::rename(&partial, &path).map_err(|error| Error::io(&path, error))
 }

@@ -12,7 +12,7 @@ use crate::data::evalmuse::{Label, Labels};
 use crate::data::rng::Rng;
 use crate::error::{Error, Result};
 use crate::image::Picture;
-use crate::image::patches::preprocess;
+use crate::image::patches::{Patches, preprocess};
 use crate::score::{AnswerTokens, ScoringOptions};
 use crate::text::{ChatTemplate, Request, Tokenizer, check_length};
 use crate::weights::ModelFacts;
@@ -136,9 +136,9 @@ impl<'a> Instructions<'a> {
     }
 
     /// Merged rows and columns of a picture's tokens.
-    pub fn merged(&self, item: &Item) -> [usize; 2] {
+    pub fn merged(&self, patches: &Patches) -> [usize; 2] {
         let merge = self.config.vision.spatial_merge_size;
-        let [_, h, w] = item.patches.grid_thw;
+        let [_, h, w] = patches.grid_thw;
         [h / merge, w / merge]
     }
 
@@ -155,8 +155,7 @@ impl<'a> Instructions<'a> {
         let patches = preprocess(&picture, self.image)?;
         let request = strategies.request(truth.request.clone(), self.seed, sample);
         let (shift, shifts) = strategies.shifts(request.elements.len(), self.seed, sample);
-        let [_, h, w] = patches.grid_thw;
-        let n_tokens = h * w / self.config.vision.spatial_merge_size.pow(2);
+        let n_tokens = self.merged(&patches).iter().product();
         let mut asked = Vec::new();
         if let Some(total) = truth.total.as_ref().filter(|_| *overall_share > 0.0) {
             let answer = self.level_answer(total, shift)?;
@@ -178,8 +177,7 @@ impl<'a> Instructions<'a> {
     pub(super) fn questions(&self, picture: &Picture, request: &Request) -> Result<Item> {
         let patches = preprocess(picture, self.image)?;
         let request = self.recipe.strategies.usual(request.clone());
-        let [_, h, w] = patches.grid_thw;
-        let n_tokens = h * w / self.config.vision.spatial_merge_size.pow(2);
+        let n_tokens = self.merged(&patches).iter().product();
         let text = request.overall_text(self.scoring.overall.question());
         let mut asked = vec![self.asked(&request, &text, n_tokens, self.yes_no(1.0), false)?];
         for text in request.element_texts() {

@@ -1,7 +1,7 @@
 //! `EvalMuse` records as training items: order and augmentations depend on seed and step alone.
 
 use std::fs::File;
-use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::io::{BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -13,6 +13,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::image::Picture;
 use crate::image::decode::{DecodeLimits, decode};
 use crate::text::Request;
+use crate::weights::files::read_file;
 
 /// A file of records, and the folder that their `img_path` is relative to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,11 +137,9 @@ impl Found {
     /// # Errors
     /// Where it cannot be read or is no picture; the file is named.
     pub fn picture(&self) -> Result<Picture> {
-        let (path, limits) = (&self.image, DecodeLimits::default());
-        let mut bytes = Vec::new();
-        let most = limits.max_bytes as u64 + 1;
-        open(path)?.take(most).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
-        decode(&bytes, &limits).context(|| path.display())
+        let limits = DecodeLimits::default();
+        let bytes = read_file(&self.image, limits.max_bytes as u64)?;
+        decode(&bytes, &limits).context(|| self.image.display())
     }
 }
 

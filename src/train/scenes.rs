@@ -15,7 +15,7 @@ use crate::weights::ModelFacts;
 /// Classes of the dense truth: what covers each cell, and what has its centre there.
 pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
 
-/// Positions that are asked about each scene beside its own elements, where they are beyond doubt.
+/// Most positions that are asked about each scene beside its own elements, where they are beyond doubt.
 const PLACES: usize = 4;
 
 /// Tokens from an element's closing quote to the end of its question: `" shown? Yes or No?`, one
@@ -88,7 +88,7 @@ impl<'a> Scenes<'a> {
                 .collect(),
         };
         let mut item = self.instructions.item(sample.picture()?, &truth, index)?;
-        let [h, w] = self.instructions.merged(&item);
+        let [h, w] = self.instructions.merged(&item.patches);
         for asked in &mut item.asked {
             // The overall question is about everything at once, which is as good as nothing.
             asked.places = vec![0; 2 * h * w];
@@ -148,7 +148,7 @@ fn claims(sample: &Sample, rng: &mut Rng) -> Vec<Asking> {
     asked
 }
 
-/// A size and two positions of things that are in the scene, true and false about as often;
+/// A size and up to [`PLACES`] positions of things that are in the scene, true and false about as often;
 /// positions only where there is no doubt, as the prompts' own are.
 fn drill(scene: &Scene, rng: &mut Rng) -> Vec<Claim> {
     let mut claims = Vec::new();

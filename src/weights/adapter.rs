@@ -238,6 +238,7 @@ mod native {
     use super::{Adapter, CONFIG, Context, Error, ModelConfig, Result, WEIGHTS};
     use crate::score::ScoringOptions;
     use crate::weights::convert::read;
+    use crate::weights::files::write_whole;
     use crate::weights::source::FileSource;
 
     /// Scoring options beside an adapter: how a model that has it merged is to be read.
@@ -281,9 +282,7 @@ mod native {
                 .map_err(|error| Error::internal("scoring options are no JSON").with_source(error))?;
             fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
             for (name, bytes) in [(WEIGHTS, weights), (SCORING, scoring), (CONFIG, config)] {
-                let (path, partial) = (folder.join(name), folder.join(format!("{name}.part")));
-                fs::write(&partial, bytes).map_err(|error| Error::io(&partial, error))?;
-                fs::rename(&partial, &path).map_err(|error| Error::io(&path, error))?;
+                write_whole(&folder.join(name), &bytes)?;
             }
             Ok(())
         }

@@ -21,6 +21,8 @@ pub mod checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod convert;
 pub mod device;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod files;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;

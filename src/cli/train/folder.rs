@@ -8,11 +8,12 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::settings::{DataFile, Settings};
-use crate::cli::input::{read_file, read_text, write_whole};
+use crate::cli::input::read_text;
 use crate::cli::{json, progress};
 use crate::error::{Error, Result};
 use crate::train::{RecordSet, StepLog, curves};
 use crate::weights::ModelFacts;
+use crate::weights::files::{read_file, write_whole};
 use crate::weights::manifest::Hasher;
 
 /// Longest file of a run folder that is read back.

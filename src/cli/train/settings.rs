@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::flags::Flags;
-use crate::cli::input::read_file;
 use crate::data::evalmuse::LabelRules;
 use crate::error::{Context as _, Error, Result};
 use crate::train::{Base, LoraOptions, Recipe, RecordList, Schedule, Selection};
+use crate::weights::files::read_file;
 use crate::weights::manifest::Hasher;
 
 /// Bytes that are hashed at a time.
@@ -159,11 +159,6 @@ impl Settings {
 
     /// These settings where the flags say nothing else.
     pub(super) fn with(mut self, flags: &Flags) -> Self {
-        fn set<T: Clone>(value: &mut T, flag: Option<&T>) {
-            if let Some(flag) = flag {
-                value.clone_from(flag);
-            }
-        }
         let said = &flags.schedule;
         let schedule = &mut self.schedule;
         set(&mut self.seed, flags.seed.as_ref());
@@ -180,19 +175,7 @@ impl Settings {
         set(&mut schedule.auxiliary, said.auxiliary.as_ref());
         set(&mut schedule.checkpoint_every, said.checkpoint_every.as_ref());
         set(&mut schedule.shards, said.shards.as_ref());
-        let (recipe, said) = (&mut self.recipe, &flags.lessons);
-        set(&mut recipe.overall_share, said.overall_share.as_ref());
-        set(&mut recipe.questions, said.questions.as_ref());
-        recipe.soft_labels |= said.soft_labels;
-        let (strategies, said) = (&mut recipe.strategies, &flags.strategies);
-        set(&mut strategies.element_augmentation, said.element_augmentation.as_ref());
-        set(&mut strategies.prompt_type_augmentation, said.prompt_type_augmentation.as_ref());
-        set(&mut strategies.image_augmentation, said.image_augmentation.as_ref());
-        set(&mut strategies.score_perturbation, said.score_perturbation.as_ref());
-        set(&mut strategies.paraphrase, said.paraphrase.as_ref());
-        set(&mut strategies.uncategorised, said.uncategorised.as_ref());
-        set(&mut strategies.untyped, said.untyped.as_ref());
-        set(&mut strategies.lighting, said.lighting.as_ref());
+        self.recipe = recipe(self.recipe, flags);
         if let Start::Checkpoint(Tuning { lora: Some(options), .. }) = &mut self.start {
             let said = &flags.adapter;
             set(&mut options.rank, said.lora.as_ref());
@@ -205,5 +188,29 @@ impl Settings {
             set(&mut selection.confidence, flags.validation.confidence.as_ref());
         }
         self
+    }
+}
+
+/// A recipe where the flags say nothing else.
+pub(super) fn recipe(mut recipe: Recipe, flags: &Flags) -> Recipe {
+    let said = &flags.lessons;
+    set(&mut recipe.overall_share, said.overall_share.as_ref());
+    set(&mut recipe.questions, said.questions.as_ref());
+    recipe.soft_labels |= said.soft_labels;
+    let (strategies, said) = (&mut recipe.strategies, &flags.strategies);
+    set(&mut strategies.element_augmentation, said.element_augmentation.as_ref());
+    set(&mut strategies.prompt_type_augmentation, said.prompt_type_augmentation.as_ref());
+    set(&mut strategies.image_augmentation, said.image_augmentation.as_ref());
+    set(&mut strategies.score_perturbation, said.score_perturbation.as_ref());
+    set(&mut strategies.paraphrase, said.paraphrase.as_ref());
+    set(&mut strategies.uncategorised, said.uncategorised.as_ref());
+    set(&mut strategies.untyped, said.untyped.as_ref());
+    set(&mut strategies.lighting, said.lighting.as_ref());
+    recipe
+}
+
+fn set<T: Clone>(value: &mut T, flag: Option<&T>) {
+    if let Some(flag) = flag {
+        value.clone_from(flag);
     }
 }

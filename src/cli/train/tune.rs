@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::flags::{AdapterFlags, Flags};
 use super::folder::{Folder, Inputs};
-use super::settings::{DataFile, Settings, Start, Tuning, Validation};
+use super::settings::{DataFile, Settings, Start, Tuning, Validation, recipe};
 use super::{fit, new_settings};
 use crate::cli::{json, print, progress, say};
 use crate::data::evalmuse::{Census, Excluded, LabelRules, write_records};
@@ -39,7 +39,7 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
     let bundle = pollster::block_on(Bundle::open_folder(model))?;
     let lists: Vec<RecordList> =
         said.records.iter().map(|file| RecordList { file: file.clone(), images: images.clone() }).collect();
-    let recipe = new_settings(Start::Scratch, Schedule::tune(1, false), Recipe::new()).with(flags).recipe;
+    let recipe = recipe(Recipe::new(), flags);
     recipe.validate()?;
     let (set, _) = RecordSet::open(&lists, rules, Some(&recipe))?;
     let tuning = Tuning {
@@ -59,7 +59,7 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
     let batch = flags.schedule.batch.unwrap_or(Schedule::TUNE_BATCH).max(1);
     let steps = (epochs * set.len() as f64 / batch as f64).ceil() as usize;
     let schedule = Schedule::tune(flags.schedule.steps.unwrap_or(steps), tuning.lora.is_some());
-    let mut settings = new_settings(Start::Checkpoint(tuning), schedule, Recipe::new());
+    let mut settings = new_settings(Start::Checkpoint(tuning), schedule, recipe);
     settings.epochs = flags.schedule.steps.is_none().then_some(epochs);
     if let Some(records) = &flags.validation.validation {
         let images = flags.validation.validation_images.as_ref().unwrap_or(images).clone();

@@ -106,6 +106,13 @@ impl Record {
         Ok(labels)
     }
 
+    /// The record with its questions and without their answers, as in a test set.
+    pub fn without_labels(mut self) -> Self {
+        self.total_score = Rating::Missing;
+        self.element_score.iter_mut().for_each(|(_, score)| *score = Rating::Missing);
+        self
+    }
+
     /// The record in errors: picture and prompt.
     pub(in crate::data) fn name(&self) -> String {
         item_name(&self.img_path, &self.prompt)
