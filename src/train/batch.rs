@@ -1,7 +1,10 @@
 //! Items to tensors: pictures with their shared prefixes, and the questions behind them.
 
+use std::array::from_fn;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::grounding::{GROUNDED_LAYERS, Grounding, Mention};
 use crate::config::ModelConfig;
 use crate::engine::plan::{Pack, packs};
 use crate::engine::prefix::shared_prefix;
@@ -22,6 +25,8 @@ pub struct Asked {
     pub is_element: bool,
     /// Where its objects are, `[2 * M]` zeros and ones; empty where nobody asks.
     pub places: Vec<u8>,
+    /// What its sequence mentions, for each grounded layer; empty where nothing is grounded.
+    pub mentions: [Vec<Mention>; GROUNDED_LAYERS],
 }
 
 /// One picture with its questions, ready for the model.
@@ -94,13 +99,16 @@ pub struct Batch {
     pub words: Option<(Tensor<1, Int>, Tensor<3>)>,
     /// Where the objects of each row's question are, `[R, 2 * M]`, where the items carry it.
     pub places: Option<Tensor<2>>,
+    /// What the text mentions, for each grounded layer, where the items carry it.
+    pub grounding: [Option<Grounding>; GROUNDED_LAYERS],
 }
 
 /// One sequence before padding.
-struct Sequence {
-    item: usize,
+pub(super) struct Sequence {
+    /// The item whose questions it asks.
+    pub(super) item: usize,
     /// Tokens that all its questions see.
-    shared: usize,
+    pub(super) shared: usize,
     /// The shared tokens and then the pack's.
     ids: Vec<u32>,
     positions: Vec<[usize; 3]>,
@@ -166,6 +174,7 @@ impl Batch {
             words: marks(items, |item| &item.words.marks, config, device)
                 .map(|marks| (ints(first.words.ids.iter().map(|&id| id as i32).collect(), device), marks)),
             places: places(items, &lessons, device),
+            grounding: from_fn(|layer| Grounding::new(items, &sequences, t, layer, device)),
         })
     }
 }
@@ -201,6 +210,13 @@ fn packed(index: usize, item: &Item, image_token: u32, grid_hw: [usize; 2]) -> V
 }
 
 impl Sequence {
+    /// The item's questions in this sequence, each with the index of its first own token.
+    pub(super) fn starts(&self) -> impl Iterator<Item = (usize, usize)> {
+        let ends = self.pack.answers.iter().map(|answer| answer + 1);
+        let starts = std::iter::once(0).chain(ends).map(|start| self.shared + start);
+        self.pack.questions.clone().zip(starts)
+    }
+
     /// What each token sees, `[T, T]`; padding sees nothing and nothing sees it.
     fn mask(&self, t: usize) -> Vec<f32> {
         let mut mask = vec![HIDDEN; t * t];
@@ -288,7 +304,7 @@ fn places(items: &[&Item], lessons: &[Lesson], device: &Device) -> Option<Tensor
     (width > 0).then(|| Tensor::from_data(TensorData::new(marks, [lessons.len(), width]), device))
 }
 
-fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+pub(super) fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let n = values.len();
     Tensor::from_data(TensorData::new(values, [n]), device)
 }

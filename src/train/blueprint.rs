@@ -27,8 +27,11 @@ const PATCH: usize = 16;
 /// Patches per side of a picture token.
 const MERGE: usize = 2;
 
+/// Rows and columns of picture tokens.
+pub(super) const GRID: usize = SIDE / PATCH / MERGE;
+
 /// Picture tokens of a picture: one for each cell of the scenes' loose grid.
-pub const CELLS: usize = (SIDE / PATCH / MERGE) * (SIDE / PATCH / MERGE);
+pub const CELLS: usize = GRID * GRID;
 
 /// Texts that the tokenizer learns from are the questions about so many scenes.
 const CORPUS: u64 = 3000;

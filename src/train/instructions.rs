@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::batch::{Asked, Item, Words};
+use super::grounding::GROUNDED_LAYERS;
 use super::strategies::{Strategies, Strategy};
 use crate::config::{ImageConfig, ModelConfig};
 use crate::data::evalmuse::{Label, Labels};
@@ -197,7 +198,14 @@ impl<'a> Instructions<'a> {
     ) -> Result<Asked> {
         let ids = self.template.sequence(text, n_tokens)?;
         check_length(&request.prompt, ids.len(), self.config.text.max_position_embeddings)?;
-        Ok(Asked { ids, answer, weight: 0.0, is_element, places: Vec::new() })
+        Ok(Asked {
+            ids,
+            answer,
+            weight: 0.0,
+            is_element,
+            places: Vec::new(),
+            mentions: <[_; GROUNDED_LAYERS]>::default(),
+        })
     }
 
     /// The letters that say how good the whole is, moved by `shift` levels.

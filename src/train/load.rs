@@ -38,8 +38,14 @@ impl Learner {
             Ok(Param::from_tensor(matrix(&info, &bytes, device)?))
         };
         let lm_head = if facts.config.text.tie_word_embeddings { None } else { Some(table(HEAD).await?) };
-        let learner =
-            Self { model, embed_tokens: table(EMBEDDING).await?, lm_head, auxiliary: None, locator: None };
+        let learner = Self {
+            model,
+            embed_tokens: table(EMBEDDING).await?,
+            lm_head,
+            auxiliary: None,
+            locator: None,
+            grounding: Vec::new(),
+        };
         // Loaded tensors are frozen until somebody says otherwise.
         Ok((learner.unfreeze(), report))
     }

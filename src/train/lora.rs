@@ -227,12 +227,14 @@ impl Learner {
     fn attached(self, start: Start<'_>, base: Base, config: &ModelConfig) -> Result<(Self, Vec<String>)> {
         let shapes = adaptable(config).collect();
         let mut attach = Attach { start, base, shapes, adapted: Vec::new(), error: None };
-        let Self { model, embed_tokens, lm_head, auxiliary, locator } = self.freeze();
+        let Self { model, embed_tokens, lm_head, auxiliary, locator, grounding } = self.freeze();
         let model = model.apply_reparameterization(Borrowed(&mut attach));
         let lm_head = lm_head.map(|head| head.apply_reparameterization(Borrowed(&mut attach)));
         match attach.error {
             Some(error) => Err(error),
-            None => Ok((Self { model, embed_tokens, lm_head, auxiliary, locator }, attach.adapted)),
+            None => {
+                Ok((Self { model, embed_tokens, lm_head, auxiliary, locator, grounding }, attach.adapted))
+            }
         }
     }
 

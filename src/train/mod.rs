@@ -22,6 +22,7 @@ mod strategies;
 // What learns, and what comes of it.
 mod batch;
 mod export;
+mod grounding;
 mod init;
 mod load;
 mod lora;
@@ -40,6 +41,7 @@ pub use checkpoint::Checkpoints;
 pub use curves::curves;
 pub use export::{export, write_facts};
 pub use fit::{Run, StepLog};
+pub use grounding::{GROUNDED_LAYERS, Grounding, Mention};
 pub use instructions::{Instructions, Recipe, Truth};
 pub use lora::{Base, LoraOptions};
 pub use objective::{Learner, Objective, cross_entropy};

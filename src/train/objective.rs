@@ -7,6 +7,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Int, Tensor};
 
 use super::batch::Batch;
+use super::grounding::{GROUNDED_LAYERS, Grounding, Layers};
 use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub struct Learner {
     pub auxiliary: Option<Linear>,
     /// Reads off each answer where in the picture its question's objects are; dropped on export.
     pub locator: Option<Linear>,
+    /// Read off each mention where what it names is, one behind each grounded layer; dropped on export.
+    pub grounding: Vec<Linear>,
 }
 
 /// The two parts of the loss, each a mean over pictures, and the logits behind the first.
@@ -32,7 +35,7 @@ pub struct Learner {
 pub struct Objective {
     /// Cross-entropy of the answers, `[1]`.
     pub answer: Tensor<1>,
-    /// The auxiliary binary cross-entropies of cells and of places, `[1]`.
+    /// The auxiliary binary cross-entropies of cells, of places and of mentions, `[1]`.
     pub auxiliary: Option<Tensor<1>>,
     /// Logits over the vocabulary, `[R, V]`.
     pub logits: Tensor<2>,
@@ -65,6 +68,7 @@ impl Learner {
             lm_head: None,
             auxiliary: Some(Linear::new(width, classes, true, device)),
             locator: Some(Linear::new(width, 2 * cells, true, device)),
+            grounding: (0..GROUNDED_LAYERS).map(|_| Linear::new(width, cells, true, device)).collect(),
         };
         like_with_like(frequencies(learner, &config.vision), &config.text)
     }
@@ -97,7 +101,8 @@ impl Learner {
             deepstack: Some((&deepstack, start)),
             cache: None,
         };
-        let (hidden, _) = self.model.language_model.forward(input, &()).await?;
+        let layers = Layers::default();
+        let (hidden, _) = self.model.language_model.forward(input, &layers).await?;
         let answers = hidden.reshape([s * t, width]).select(0, batch.answers.clone());
         let [r, _] = answers.dims();
         let normed = self.model.language_model.final_norm(answers.reshape([1, r, width]), &());
@@ -109,13 +114,11 @@ impl Learner {
             let loss = binary_cross_entropy(locator.forward(normed), truth);
             (loss * batch.weights.clone()).sum() / batch.weights.clone().sum()
         });
+        let grounded = self.grounding_loss(layers.into_hidden(), batch);
         let (targets, shares) = (batch.targets.clone(), batch.shares.clone());
         Ok(Objective {
             answer: cross_entropy(logits.clone(), targets, shares, batch.weights.clone()),
-            auxiliary: match (seen, located) {
-                (Some(seen), Some(located)) => Some(seen + located),
-                (seen, located) => seen.or(located),
-            },
+            auxiliary: [seen, located, grounded].into_iter().flatten().reduce(Tensor::add),
             logits,
         })
     }
@@ -151,6 +154,19 @@ impl Learner {
         let normed = self.model.language_model.final_norm(tokens, &());
         let logits = normed.reshape([b * m, width]).matmul(rows.transpose());
         Some(seen + over_cells(logits, marks))
+    }
+
+    /// Where what the text mentions is, read off each mention behind its layer.
+    fn grounding_loss(&self, hidden: Vec<Tensor<3>>, batch: &Batch) -> Option<Tensor<1>> {
+        let layers = self.grounding.iter().zip(hidden).zip(&batch.grounding);
+        let losses = layers.filter_map(|((head, hidden), grounding)| {
+            let Grounding { rows, cells, weights } = grounding.as_ref()?;
+            let mentions = hidden.flatten::<2>(0, 1).select(0, rows.clone());
+            let normed = self.model.language_model.final_norm(mentions.unsqueeze(), &()).squeeze_dim(0);
+            let loss = binary_cross_entropy(head.forward(normed), cells.clone());
+            Some((loss * weights.clone()).sum())
+        });
+        losses.reduce(Tensor::add)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Synthetic scenes as training items: questions with answers, and dense truth beside them.
 
 use super::batch::{Item, Source, Words};
-use super::blueprint::SIDE;
+use super::blueprint::{GRID, SIDE};
+use super::grounding::Mention;
 use super::instructions::{Instructions, Recipe, Truth};
 use crate::data::draw::{CELL_CLASSES, cells, centers, places};
 use crate::data::evalmuse::Label;
@@ -12,8 +13,9 @@ use crate::error::Result;
 use crate::text::{Request, Tokenizer};
 use crate::weights::ModelFacts;
 
-/// Classes of the dense truth: what covers each cell, and what has its centre there.
-pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT;
+/// Classes of the dense truth: what covers each cell, what has its centre there, and its own row and
+/// column, without which no token says where it is.
+pub const CLASSES: usize = CELL_CLASSES + Thing::COUNT + 2 * GRID;
 
 /// Most positions that are asked about each scene beside its own elements, where they are beyond doubt.
 const PLACES: usize = 4;
@@ -99,18 +101,53 @@ impl<'a> Scenes<'a> {
         }
         let covered = cells(&sample.scene, h, w);
         let centered = centers(&sample.scene, h, w);
-        item.cells = covered
-            .chunks_exact(CELL_CLASSES)
-            .zip(centered.chunks_exact(Thing::COUNT))
-            .flat_map(|(covered, centered)| covered.iter().chain(centered).map(|&mark| mark.min(1)))
-            .collect();
+        item.cells = dense(&covered, &centered);
         item.words = Words {
             ids: self.words.iter().map(|word| word.1).collect(),
             marks: describe(&covered, &self.words),
         };
+        for asked in &mut item.asked {
+            asked.mentions = [self.words(&asked.ids, &item.words.marks), self.things(&asked.ids, &centered)];
+        }
         item.rehearsed = REHEARSED;
         Ok(item)
     }
+
+    /// Every word in a sequence that describes something, with the cells that it describes.
+    fn words(&self, ids: &[u32], marks: &[u8]) -> Vec<Mention> {
+        let cells = |word: usize| marks.chunks_exact(self.words.len()).map(|row| row[word]).collect();
+        let mentions = ids.iter().enumerate().filter_map(|(token, id)| {
+            let word = self.words.iter().position(|word| word.1 == *id)?;
+            Some(Mention { token, cells: cells(word) })
+        });
+        mentions.collect()
+    }
+
+    /// Every colour and shape in a sequence that name one thing together, with the cells of its centres.
+    fn things(&self, ids: &[u32], centered: &[u8]) -> Vec<Mention> {
+        let described = |id: u32| self.words.iter().find(|word| word.1 == id).map(|word| word.0);
+        let mentions = ids.windows(2).zip(1..).filter_map(|(pair, token)| {
+            let color = *Color::ALL.get(described(pair[0])?)?;
+            let shape = *Shape::ALL.get(described(pair[1])?.checked_sub(Color::ALL.len())?)?;
+            let thing = Thing { color, shape }.index();
+            let cells = centered.chunks_exact(Thing::COUNT).map(|row| row[thing].min(1)).collect();
+            Some(Mention { token, cells })
+        });
+        mentions.collect()
+    }
+}
+
+/// The dense truth of [`CLASSES`], from what [`cells`] and [`centers`] say.
+fn dense(covered: &[u8], centered: &[u8]) -> Vec<u8> {
+    let rows = covered.chunks_exact(CELL_CLASSES).zip(centered.chunks_exact(Thing::COUNT));
+    rows.enumerate()
+        .flat_map(|(cell, (covered, centered))| {
+            let mut own = [0; 2 * GRID];
+            own[cell / GRID] = 1;
+            own[GRID + cell % GRID] = 1;
+            covered.iter().chain(centered).map(|&mark| mark.min(1)).chain(own)
+        })
+        .collect()
 }
 
 impl Source for Scenes<'_> {

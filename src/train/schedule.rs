@@ -48,8 +48,8 @@ impl Schedule {
     /// The demo model's: an hour on two cores that were busy besides.
     pub fn shapes() -> Self {
         Self {
-            see_steps: 2000,
-            steps: 7500,
+            see_steps: 1500,
+            steps: 5500,
             see_batch: 32,
             batch: 24,
             learning_rate: 1.5e-3,

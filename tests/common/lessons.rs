@@ -39,7 +39,14 @@ pub(crate) const LETTERS: u32 = 64;
 
 /// A question of `weight` whose answer is the letter of `level`.
 pub(crate) fn asked(ids: Vec<u32>, level: u32, weight: f32) -> Asked {
-    Asked { ids, answer: vec![(LETTERS + level, 1.0)], weight, is_element: true, places: Vec::new() }
+    Asked {
+        ids,
+        answer: vec![(LETTERS + level, 1.0)],
+        weight,
+        is_element: true,
+        places: Vec::new(),
+        mentions: Default::default(),
+    }
 }
 
 /// A picture with what is asked about it, and nothing that only training from scratch needs.
