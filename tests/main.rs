@@ -14,6 +14,7 @@ mod convert;
 mod data;
 mod engine;
 mod evaluation;
+mod grounding;
 mod hostile_weights;
 mod image;
 mod learner;

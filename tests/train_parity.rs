@@ -91,6 +91,7 @@ impl Fixture {
                 weight: *weight,
                 is_element: true,
                 places: Vec::new(),
+                mentions: Default::default(),
             });
             item(patches, asked.collect())
         });

@@ -1,20 +1,22 @@
 // What each strategy of the paper brings to a small model on records with noisy raters: `scripts/bench ablation`.
 //
 // One base model learns to see and to answer for a while; from it every variant is tuned on the same records, once
-// for each seed, and scored on the same pictures, as they are and under another light. Work is kept in
-// runs/ablation, so that an interrupted bench goes on where it stopped. Set IMATCH_SEEDS, IMATCH_RECORDS and
-// IMATCH_TEST for other numbers.
-import { execFileSync } from 'node:child_process';
+// for each seed, and scored on the same pictures, as they are and under another light. One variant runs on each
+// core. Work is kept in runs/ablation, so that an interrupted bench goes on where it stopped; remove that folder
+// after a change of the numbers below or of the program. IMATCH_SEEDS and the like set other numbers.
+import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 
 const WORK = fileURLToPath(new URL('../../runs/ablation', import.meta.url));
 const number = (name, value) => Number(process.env[name] ?? value);
 const SEEDS = number('IMATCH_SEEDS', 3);
-const RECORDS = number('IMATCH_RECORDS', 1000);
-const TEST = number('IMATCH_TEST', 500);
-const BASE_STEPS = number('IMATCH_BASE_STEPS', 2400);
+const RECORDS = number('IMATCH_RECORDS', 600);
+const TEST = number('IMATCH_TEST', 300);
+const BASE_STEPS = number('IMATCH_BASE_STEPS', 1600);
 const EPOCHS = number('IMATCH_EPOCHS', 3);
 
 const STRATEGIES = {
@@ -35,49 +37,57 @@ const VARIANTS = [
 ];
 
 const at = (...names) => join(WORK, ...names);
-const imatch = (...args) =>
-  execFileSync(process.env.IMATCH_BINARY, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+const run = promisify(execFile);
+const MAX_OUTPUT = 2 ** 26;
+/** The command line on so many threads; its output. */
+async function imatch(threads, ...args) {
+  const env = { ...process.env, RAYON_NUM_THREADS: String(threads) };
+  return (await run(process.env.IMATCH_BINARY, args, { encoding: 'utf8', env, maxBuffer: MAX_OUTPUT })).stdout;
+}
 const json = (path) => JSON.parse(readFileSync(path, 'utf8'));
 const lines = (path) => readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
 
-/** Writes a folder once: under another name first, so that it is whole or not there. */
-function once(path, write) {
-  if (existsSync(path)) return;
-  const partial = `${path}.part`;
+/** A set of scenes and, for each way of asking, the list of what is asked about them. */
+async function synth(name, count, seed, ...more) {
+  const out = at(name);
+  if (existsSync(out)) return;
+  // Under another name first, so that it is whole or not there.
+  const partial = `${out}.part`;
   rmSync(partial, { recursive: true, force: true });
-  write(partial);
-  renameSync(partial, path);
+  await imatch(1, 'synth', '--out', partial, '--count', String(count), '--seed', String(seed), ...more);
+  const records = json(join(partial, 'records.json'));
+  for (const named of [false, true])
+    for (const typed of [false, true]) {
+      const list = records.map(({ img_path, prompt, type, element_score }) =>
+        JSON.stringify({
+          img_path,
+          prompt,
+          ...(typed && { type }),
+          elements: Object.keys(element_score).map((key) => (named ? key : key.slice(0, key.lastIndexOf(' (')))),
+        }),
+      );
+      writeFileSync(join(partial, listName(named, typed)), `${list.join('\n')}\n`);
+    }
+  renameSync(partial, out);
 }
 
-const synth = (name, count, seed, ...more) =>
-  once(at(name), (out) => imatch('synth', '--out', out, '--count', String(count), '--seed', String(seed), ...more));
+const listName = (named, typed) => `${named ? 'named' : 'bare'}-${typed ? 'typed' : 'untyped'}.jsonl`;
 
-/** A run that goes on where it was stopped. */
-function train(run, ...args) {
-  if (existsSync(join(run, 'model', 'model.safetensors'))) return;
-  if (existsSync(join(run, 'run.json'))) imatch('train', '--out', run, '--resume');
+/** A training run that goes on where it was stopped. */
+async function train(folder, threads, ...args) {
+  if (existsSync(join(folder, 'model', 'model.safetensors'))) return;
+  if (existsSync(join(folder, 'run.json'))) await imatch(threads, 'train', '--out', folder, '--resume');
   else {
-    rmSync(run, { recursive: true, force: true });
-    imatch('train', '--out', run, ...args);
+    rmSync(folder, { recursive: true, force: true });
+    await imatch(threads, 'train', '--out', folder, '--shards', String(threads), ...args);
   }
 }
 
 /** Scores of a set, asked as the variant was taught, keyed as its labels are. */
-function scored(model, set, on, out) {
+async function scored(model, set, on, out) {
   const records = json(at(set, 'records.json'));
-  const named = on.includes('element augmentation');
-  const typed = on.includes('prompt type augmentation');
-  const list = records.map(({ img_path, prompt, type, element_score }) =>
-    JSON.stringify({
-      img_path,
-      prompt,
-      ...(typed && { type }),
-      elements: Object.keys(element_score).map((key) => (named ? key : key.slice(0, key.lastIndexOf(' (')))),
-    }),
-  );
-  const asked = at(set, `list-${named}-${typed}.jsonl`);
-  writeFileSync(asked, `${list.join('\n')}\n`);
-  imatch('score', '--model', model, '--batch', asked, '--out', out);
+  const list = listName(on.includes('element augmentation'), on.includes('prompt type augmentation'));
+  await imatch(1, 'score', '--model', model, '--batch', at(set, list), '--out', out);
   return lines(out).map((result, index) => ({
     ...result,
     element_score: Object.fromEntries(
@@ -87,7 +97,7 @@ function scored(model, set, on, out) {
 }
 
 /** The figures of one set of scores against the truth. */
-function figures(results, score, folder) {
+async function figures(results, score, folder) {
   const path = join(folder, 'submission.json');
   const submission = results.map((result) => ({
     img_path: result.img_path,
@@ -96,7 +106,7 @@ function figures(results, score, folder) {
     element_score: result.element_score,
   }));
   writeFileSync(path, JSON.stringify(submission));
-  return JSON.parse(imatch('eval', '--labels', at('test', 'records.json'), '--predictions', path, '--json'));
+  return JSON.parse(await imatch(1, 'eval', '--labels', at('test', 'records.json'), '--predictions', path, '--json'));
 }
 
 const expectation = ({ overall }) => overall.score;
@@ -104,9 +114,9 @@ const likeliest = ({ overall: { levels } }) =>
   1 + (4 * levels.reduce((best, { probability }, i) => (probability > levels[best].probability ? i : best), 0)) / 14;
 
 /** Trains and scores one variant with one seed, or reads what came out before. */
-function measure(name, on, more, seed) {
-  const run = at(`${name.replaceAll(/[^a-zA-Z]+/g, '-')}-${seed}`);
-  const report = join(run, 'figures.json');
+async function measure(name, on, more, seed) {
+  const folder = at(`${name.replaceAll(/[^a-zA-Z]+/g, '-')}-${seed}`);
+  const report = join(folder, 'figures.json');
   if (!existsSync(report)) {
     const switches = NAMES.filter((other) => other !== 'validation-set augmentation').flatMap((other) => [
       STRATEGIES[other],
@@ -114,62 +124,87 @@ function measure(name, on, more, seed) {
     ]);
     const pseudo = on.includes('validation-set augmentation');
     const images = at(`train-${seed}`);
-    train(
-      run,
+    await train(
+      folder,
+      1,
       ...['--model', at('base', 'model'), '--records', join(images, 'records.json'), '--images', images],
       ...['--seed', String(seed)],
-      ...['--epochs', String(EPOCHS), '--batch', '16', '--micro-batch', '16', '--shards', '2', '--learning-rate', '3e-4'],
+      ...['--epochs', String(EPOCHS), '--batch', '16', '--micro-batch', '16', '--learning-rate', '3e-4'],
       ...switches,
       ...(pseudo
         ? ['--validation', at('validation', 'records.json'), '--validation-images', at('validation'), '--pseudo-label']
         : []),
       ...more,
     );
-    const model = join(run, 'model');
-    const results = scored(model, 'test', on, join(run, 'test.jsonl'));
-    const relit = scored(model, 'relit', on, join(run, 'relit.jsonl'));
+    const model = join(folder, 'model');
+    const results = await scored(model, 'test', on, join(folder, 'test.jsonl'));
+    const relit = await scored(model, 'relit', on, join(folder, 'relit.jsonl'));
     const moved = results.map(({ overall }, i) => Math.abs(overall.score - relit[i].overall.score));
     const drift = moved.reduce((sum, move) => sum + move, 0) / moved.length;
-    const all = { expectation: { ...figures(results, expectation, run), drift } };
+    const all = { expectation: { ...(await figures(results, expectation, folder)), drift } };
     if (name === 'QAlign') {
       const hard = results.map((result, i) => Math.abs(likeliest(result) - likeliest(relit[i])));
       all.likeliest = {
-        ...figures(results, likeliest, run),
+        ...(await figures(results, likeliest, folder)),
         drift: hard.reduce((sum, move) => sum + move, 0) / hard.length,
       };
     }
     writeFileSync(report, JSON.stringify(all));
-    for (const heavy of ['checkpoint', 'teacher', 'model']) rmSync(join(run, heavy), { recursive: true, force: true });
+    for (const heavy of ['checkpoint', 'teacher', 'model']) rmSync(join(folder, heavy), { recursive: true, force: true });
   }
   return json(report);
 }
 
 const COLUMNS = ['srcc', 'plcc', 'accuracy', 'final', 'drift'];
-function row(name, values) {
-  const cell = (column) => {
-    const each = values.map((value) => value[column]);
-    const mean = each.reduce((sum, value) => sum + value, 0) / each.length;
-    const spread = Math.sqrt(each.reduce((sum, value) => sum + (value - mean) ** 2, 0) / Math.max(1, each.length - 1));
-    return `${mean.toFixed(4)} ± ${spread.toFixed(4)}`;
-  };
-  return `| ${name} | ${COLUMNS.map(cell).join(' | ')} |`;
+/** Mean and sample deviation over the seeds. */
+function spread(values, digits = 4) {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return `${mean.toFixed(digits)} ± ${Math.sqrt(squares / Math.max(1, values.length - 1)).toFixed(digits)}`;
+}
+
+/** One line of the table; the last cell compares the final score with another variant's, seed by seed. */
+function row(name, values, other, others) {
+  const cells = COLUMNS.map((column) => spread(values.map((value) => value[column])));
+  const gains = others && spread(values.map(({ final }, seed) => final - others[seed].final));
+  return `| ${[name, ...cells, gains ? `${gains} (${other})` : ''].join(' | ')} |`;
 }
 
 mkdirSync(WORK, { recursive: true });
-synth('test', TEST, 40_000);
-synth('relit', TEST, 40_000, '--light', '1');
-synth('validation', RECORDS / 2, 50_000, '--unlabelled');
-train(
+const cores = availableParallelism();
+const seeds = Array.from({ length: SEEDS }, (_, index) => index + 1);
+const raters = ['--raters', '3', '--rerated', '0.116', '--spread', '0.8', '--flips', '0.15'];
+await synth('test', TEST, 40_000);
+await synth('relit', TEST, 40_000, '--light', '1');
+await synth('validation', RECORDS / 2, 50_000, '--unlabelled');
+for (const seed of seeds) await synth(`train-${seed}`, RECORDS, 60_000 + seed, ...raters);
+await train(
   at('base'),
-  ...['--from-scratch', '--seed', '7', '--steps', String(BASE_STEPS), '--see-steps', String(Math.round(BASE_STEPS / 2))],
+  cores,
+  ...['--from-scratch', '--seed', '7', '--steps', String(BASE_STEPS), '--see-steps', String(Math.round(BASE_STEPS * 0.4))],
   ...['--uncategorised', '0.5', '--untyped', '0.5'],
 );
-const seeds = Array.from({ length: SEEDS }, (_, index) => index + 1);
-for (const seed of seeds)
-  synth(`train-${seed}`, RECORDS, 60_000 + seed, ...['--raters', '3', '--rerated', '0.116', '--spread', '0.8', '--flips', '0.15']);
-console.log(`| variant | ${COLUMNS.join(' | ')} |\n|---|${COLUMNS.map(() => '---').join('|')}|`);
-for (const [name, on, more = []] of VARIANTS) {
-  const measured = seeds.map((seed) => measure(name, on, more, seed));
-  if (name === 'QAlign') console.log(row('base: the likeliest letter', measured.map((all) => all.likeliest)));
-  console.log(row(name, measured.map((all) => all.expectation)));
+
+// One worker a core takes the next variant and seed until none is left.
+const jobs = VARIANTS.flatMap(([name, on, more = []]) => seeds.map((seed) => [name, on, more, seed]));
+const measured = new Map();
+const next = jobs.values();
+async function work() {
+  for (const [name, on, more, seed] of next) {
+    const all = await measure(name, on, more, seed);
+    measured.set(`${name} ${seed}`, all);
+    console.error(`${name}, seed ${seed}: SRCC ${all.expectation.srcc.toFixed(4)}`);
+  }
+}
+await Promise.all(Array.from({ length: cores }, work));
+
+const of = (name, reading = 'expectation') => seeds.map((seed) => measured.get(`${name} ${seed}`)[reading]);
+console.log(`| variant | ${COLUMNS.join(' | ')} | final, change from |\n|---|${COLUMNS.map(() => '---').join('|')}|---|`);
+console.log(row('base: the likeliest letter', of('QAlign', 'likeliest')));
+for (const [name] of VARIANTS) {
+  if (name === 'QAlign') console.log(row(name, of(name), 'base', of(name, 'likeliest')));
+  else {
+    const other = name.startsWith('all but') ? 'all' : 'QAlign';
+    console.log(row(name, of(name), other, of(other)));
+  }
 }

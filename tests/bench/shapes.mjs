@@ -1,6 +1,6 @@
 // What the demo model knows: 2,000 pictures of a seed that training never used, and how far its scores move
-// with the precision of its weights. `scripts/bench shapes [HF_DIR]`; the folder holds the weights before
-// quantisation (`model/` of a training run) and is needed for the second part only.
+// with the precision of its weights. `scripts/bench shapes [RUN]`; the folder of its training run holds the weights
+// before quantisation and the log, and is needed for the second part only.
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -50,6 +50,23 @@ function drift(got, want) {
   );
 }
 
+/** The log of a training run as means over so many steps. */
+function learned(log, every = 500) {
+  const rows = ['| steps | learning rate at the end | auxiliary loss | answers\' loss | elements right |', '|---|---|---|---|---|'];
+  for (let from = 0; from < log.length; from += every) {
+    const steps = log.slice(from, from + every);
+    const mean = (key, show) => {
+      const values = steps.map((step) => step[key]).filter((value) => typeof value === 'number');
+      return values.length === 0 ? '' : show(values.reduce((sum, value) => sum + value, 0) / values.length);
+    };
+    const figure = (value) => value.toFixed(3);
+    const means = [mean('auxiliary_loss', figure), mean('answer_loss', figure), mean('element_accuracy', percent)];
+    const cells = [`${from} to ${from + steps.length - 1}`, steps.at(-1).learning_rate.toExponential(1), ...means];
+    rows.push(`| ${cells.join(' | ')} |`);
+  }
+  return rows.join('\n');
+}
+
 try {
   const { set, records } = drawn();
   const results = scored(MODEL, set, 'shipped.jsonl');
@@ -74,13 +91,15 @@ try {
   const relit = scored(MODEL, drawn('--light', '1').set, 'relit.jsonl');
   console.log(`\nthe same scenes under another light: ${drift(relit, results)}`);
 
-  const [source] = process.argv.slice(2);
-  if (source !== undefined) {
+  const [run] = process.argv.slice(2);
+  if (run !== undefined) {
+    const source = join(run, 'model');
     const exact = scored(source, set, 'f32.jsonl');
     for (const quant of ['q8_0', 'q4_0']) {
       imatch('convert', '--model', source, '--quant', quant, '--out', at(quant));
       console.log(`\n${quant} against f32: ${drift(scored(at(quant), set, `${quant}.jsonl`), exact)}`);
     }
+    console.log(`\n${learned(lines(join(run, 'metrics.jsonl')))}`);
   }
 } finally {
   rmSync(folder, { recursive: true });
