@@ -73,6 +73,33 @@ def weights(golden):
 
 
 
+@section
+def kquants(golden):
+    """Random blocks of ggml's k-quants in a GGUF file, and their values by gguf-py."""
+    import numpy as np
+    from gguf import GGMLQuantizationType as Q, GGUFWriter, quants
+    from safetensors.numpy import save_file
+
+    folder = golden / "weights"
+    rng = np.random.default_rng(20260102)
+    writer = GGUFWriter(folder / "kquants.gguf", "imatch")
+    expected = {}
+    for name, kind, size, halves in [
+        ("q4_k", Q.Q4_K, 144, [0, 2]), ("q5_k", Q.Q5_K, 176, [0, 2]), ("q6_k", Q.Q6_K, 210, [208]),
+    ]:
+        blocks = rng.integers(0, 256, (6, size), dtype=np.uint8)
+        for at in halves:
+            blocks[:, at:at + 2] = rng.standard_normal((6, 1)).astype(np.float16).view(np.uint8)
+        blocks = blocks.reshape(3, -1)
+        writer.add_tensor(name, blocks, raw_dtype=kind)
+        expected[name] = quants.dequantize(blocks, kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file(expected, folder / "kquants.safetensors")
+
+
 # qwen3_vl: two tiny random Qwen3-VL checkpoints and what transformers computes with them.
 
 # Every token of the tokenizer that is not text, in the order of the published checkpoints.

@@ -152,7 +152,10 @@ fn absurd_gguf_headers_are_refused_with_a_reason() {
         (one(&[32], 0, u64::MAX - 31), "leaves the file"),
         (one(&[32], 0, 1 << 40), "leaves the file"),
         (one(&[32], 0, 8), "lies at 8, which is not a multiple of 32"),
-        (one(&[256], 12, 0), "tensor a is of type Q4_K (12), only F32, F16, BF16, Q8_0 and Q4_0 are read"),
+        (
+            one(&[256], 10, 0),
+            "tensor a is of type Q2_K (10), only F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K are read",
+        ),
         (one(&[256], 4_000_000_000, 0), "of type unknown (4000000000)"),
         (two("b", 96), "tensors a and b overlap"),
         (two("a", 128), "tensor a comes twice"),

@@ -17,6 +17,7 @@ mod evaluation;
 mod grounding;
 mod hostile_weights;
 mod image;
+mod kquants;
 mod learner;
 mod lora;
 mod metrics;

@@ -103,7 +103,7 @@ fn quantising_gives_the_bytes_that_ggml_gives() {
 #[test]
 fn values_that_are_not_finite_are_refused_on_both_ways() {
     let info = |dtype| TensorInfo::new("x", dtype, vec![1, 32]).unwrap();
-    for dtype in DType::ALL {
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0] {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = vec![1.0; 32];
             values[7] = bad;

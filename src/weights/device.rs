@@ -5,11 +5,12 @@
 //! | F32, F16, BF16 | f32 | 4 |
 //! | `Q8_0` | symmetric 8-bit, blocks of 32, f32 scale | 1.125 |
 //! | `Q4_0` | symmetric 4-bit, blocks of 32, f32 scale (8-bit on the CPU) | 0.625 |
+//! | `Q4_K`, `Q5_K`, `Q6_K` | decoded and quantised again as `Q8_0` is, at most 0.4 % of a block's largest value off | 1.125 |
 
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
 use burn::tensor::{Bytes, DType as DeviceDType, Device, Tensor, TensorData};
 
-use super::quant::decode_f32;
+use super::quant::{decode_f32, to_bytes};
 use super::tensor::{DType, TensorInfo};
 use crate::error::{Error, Result};
 
@@ -38,6 +39,7 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
             values.extend(block.iter().map(|byte| (byte & 15) as i8 - 8));
             values.extend(block.iter().map(|byte| (byte >> 4) as i8 - 8));
         }),
+        DType::Q4K | DType::Q5K | DType::Q6K => to_bytes(&decode_f32(info, bytes)?),
         _ => return decoded_linear(info, bytes, device),
     };
     if values.len() != d_out * d_in {
@@ -48,7 +50,7 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
             d_out * d_in
         )));
     }
-    let value = if info.dtype == DType::Q8_0 { QuantValue::Q8S } else { QuantValue::Q4S };
+    let value = if info.dtype == DType::Q4_0 { QuantValue::Q4S } else { QuantValue::Q8S };
     let scheme = QuantScheme::default().with_value(value).per_block([BLOCK as u8, 1], ScaleDtype::F32);
     let data = if *device == Device::flex() {
         on_cpu(&values, &scales, [d_out, d_in], scheme)

@@ -58,6 +58,9 @@ pub(super) const fn type_id(dtype: DType) -> u32 {
         DType::F16 => 1,
         DType::Q4_0 => 2,
         DType::Q8_0 => 8,
+        DType::Q4K => 12,
+        DType::Q5K => 13,
+        DType::Q6K => 14,
         DType::BF16 => 30,
     }
 }
@@ -155,7 +158,7 @@ impl Raw {
     fn place(self, base: u64, alignment: u64, size: u64) -> Result<TensorInfo> {
         let what = shown(&self.name);
         let dtype = DType::ALL.into_iter().find(|dtype| type_id(*dtype) == self.id).ok_or_else(|| {
-            let (id, known) = (self.id, "F32, F16, BF16, Q8_0 and Q4_0");
+            let (id, known) = (self.id, "F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q5_K and Q6_K");
             Error::unsupported(format!(
                 "tensor {what} is of type {} ({id}), only {known} are read",
                 type_name(id)
@@ -304,9 +307,6 @@ fn type_name(id: u32) -> &'static str {
         7 => "Q5_1",
         10 => "Q2_K",
         11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         16..=23 | 29 => "IQ",
         28 => "F64",
         _ => "unknown",

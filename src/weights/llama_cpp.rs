@@ -21,6 +21,10 @@ const fn file_type(dtype: DType) -> u32 {
         DType::F16 => 1,
         DType::Q4_0 => 2,
         DType::Q8_0 => 7,
+        // The small mixtures; the pure types have no number.
+        DType::Q4K => 14,
+        DType::Q5K => 16,
+        DType::Q6K => 18,
         DType::BF16 => 32,
     }
 }

@@ -26,6 +26,7 @@ pub mod files;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;
+mod kquant;
 pub mod layout;
 pub mod llama_cpp;
 pub mod load;

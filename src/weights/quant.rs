@@ -6,6 +6,7 @@
 
 use half::{bf16, f16};
 
+use super::kquant;
 use super::tensor::{BLOCK, DType, TensorInfo, shown, stored_len};
 use crate::{Error, Result};
 
@@ -33,9 +34,9 @@ pub fn check_finite(info: &TensorInfo, bytes: &[u8]) -> Result<()> {
     let finite = match info.dtype {
         DType::F32 => bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite()),
         DType::BF16 => bytes.chunks_exact(2).all(|b| bf16::from_le_bytes([b[0], b[1]]).is_finite()),
-        DType::F16 | DType::Q8_0 | DType::Q4_0 => {
-            bytes.chunks_exact(block).all(|b| f16::from_le_bytes([b[0], b[1]]).is_finite())
-        }
+        dtype => bytes
+            .chunks_exact(block)
+            .all(|bytes| kquant::scale_offsets(dtype).iter().all(|&at| kquant::half(bytes, at).is_finite())),
     };
     if finite { Ok(()) } else { Err(not_finite(info)) }
 }
@@ -43,8 +44,8 @@ pub fn check_finite(info: &TensorInfo, bytes: &[u8]) -> Result<()> {
 /// Stores `values` of `shape` as `dtype`.
 ///
 /// # Errors
-/// When the count or the rows do not fit, or a value (or a block's scale) is not finite
-/// in that type; see [`DType::storable`] for what to ask for.
+/// When the count or the rows do not fit, for the k-quants, which are read only, or a value (or a
+/// block's scale) is not finite in that type; see [`DType::storable`] for what to ask for.
 pub fn quantise(values: &[f32], shape: &[usize], dtype: DType) -> Result<Vec<u8>> {
     let fits =
         shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size)) == Some(values.len());
@@ -58,6 +59,9 @@ pub fn quantise(values: &[f32], shape: &[usize], dtype: DType) -> Result<Vec<u8>
         DType::BF16 => bytes.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
         DType::Q8_0 => values.chunks_exact(BLOCK).for_each(|block| encode_q8_0(block, &mut bytes)),
         DType::Q4_0 => values.chunks_exact(BLOCK).for_each(|block| encode_q4_0(block, &mut bytes)),
+        DType::Q4K | DType::Q5K | DType::Q6K => {
+            return Err(Error::unsupported(format!("{dtype} is read, not written")));
+        }
     }
     // NaN compares as nothing and could vanish inside a block, so the values are looked at too.
     let info = TensorInfo { name: String::new(), dtype, shape: shape.to_vec(), offset: 0, len };
@@ -90,7 +94,28 @@ fn decode_into(dtype: DType, bytes: &[u8], values: &mut Vec<f32>) {
                 values.extend(block[2..].iter().map(|pair| value(pair >> 4)));
             }
         }
+        DType::Q4K => blocks(dtype, bytes, values, kquant::q4_k),
+        DType::Q5K => blocks(dtype, bytes, values, kquant::q5_k),
+        DType::Q6K => blocks(dtype, bytes, values, kquant::q6_k),
     }
+}
+
+fn blocks(dtype: DType, bytes: &[u8], values: &mut Vec<f32>, decode: fn(&[u8], &mut Vec<f32>)) {
+    bytes.chunks_exact(dtype.block_bytes()).for_each(|block| decode(block, values));
+}
+
+/// Values as signed bytes with one f32 scale a block of 32, `d = max|x| / 127`, `q = round(x / d)`: an
+/// error of at most half a step, 0.4 % of the block's largest value.
+pub(super) fn to_bytes(values: &[f32]) -> (Vec<i8>, Vec<f32>) {
+    let mut bytes = Vec::with_capacity(values.len());
+    let scales = values.chunks_exact(BLOCK).map(|block| {
+        let scale = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs())) / 127.0;
+        let inverse = inverse(scale);
+        bytes.extend(block.iter().map(|value| (value * inverse).round() as i8));
+        scale
+    });
+    let scales = scales.collect();
+    (bytes, scales)
 }
 
 /// `d = max|x| / 127`, `q = round(x / d)` with halves away from zero.

@@ -7,6 +7,9 @@ use crate::{Error, Result};
 /// Source: `QK8_0` and `QK4_0` in ggml-common.h.
 pub const BLOCK: usize = 32;
 
+/// Values of one block of the k-quants (`QK_K` in ggml-common.h).
+pub const SUPER_BLOCK: usize = 256;
+
 /// How a tensor's values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -22,11 +25,18 @@ pub enum DType {
     /// Blocks of 32: an f16 scale `d`, 16 bytes of two 4-bit `q` (values 0..16 in the low,
     /// 16..32 in the high halves); `x = d * (q - 8)`. 18 bytes.
     Q4_0,
+    /// Blocks of 256: f16 scales `d` and `m`, eight 6-bit pairs, 4-bit `q`; see [`super::kquant`]. 144 bytes.
+    Q4K,
+    /// The same with 5-bit `q`. 176 bytes.
+    Q5K,
+    /// Blocks of 256: 6-bit `q`, sixteen signed scales, an f16 scale `d`. 210 bytes.
+    Q6K,
 }
 
 impl DType {
     /// Every type, in declaration order.
-    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0];
+    pub const ALL: [Self; 8] =
+        [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q4K, Self::Q5K, Self::Q6K];
 
     /// The lower-case name, as in file names and `--quant`.
     pub const fn name(self) -> &'static str {
@@ -36,6 +46,9 @@ impl DType {
             Self::BF16 => "bf16",
             Self::Q8_0 => "q8_0",
             Self::Q4_0 => "q4_0",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
         }
     }
 
@@ -49,6 +62,7 @@ impl DType {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q8_0 | Self::Q4_0 => BLOCK,
+            Self::Q4K | Self::Q5K | Self::Q6K => SUPER_BLOCK,
         }
     }
 
@@ -59,6 +73,9 @@ impl DType {
             Self::F16 | Self::BF16 => 2,
             Self::Q8_0 => 2 + BLOCK,
             Self::Q4_0 => 2 + BLOCK / 2,
+            Self::Q4K => 2 + 2 + 12 + SUPER_BLOCK / 2,
+            Self::Q5K => 2 + 2 + 12 + SUPER_BLOCK / 2 + SUPER_BLOCK / 8,
+            Self::Q6K => SUPER_BLOCK / 2 + SUPER_BLOCK / 4 + 16 + 2,
         }
     }
 
