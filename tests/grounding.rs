@@ -5,6 +5,7 @@ use burn::tensor::{Device, Gradients, Tensor};
 use imatch::data::draw::{CELL_CLASSES, cells};
 use imatch::data::scene::{Color, Scene, Shape, Size, Texture, Thing, Tone};
 use imatch::data::synth::Sampler;
+use imatch::engine::plan::PACK_TOKENS;
 use imatch::text::Tokenizer;
 use imatch::train::{
     Asked, Batch, Blueprint, CELLS, CLASSES, GROUNDED_LAYERS, Item, Learner, Mention, Recipe, SIDE, Scenes,
@@ -120,48 +121,91 @@ fn a_position_mentions_both_of_its_things() {
     assert!(positions > 20, "{positions} positions are asked about");
 }
 
+/// A mention's row, cells and weight, as its item's pictures share the batch.
+type Row = (usize, Vec<u8>, f32);
+
+/// What a batch of `items` should ground behind a layer: sequences hold what an item's questions
+/// share and then at most [`PACK_TOKENS`] of their own; what is shared counts in the first.
+fn expected(items: &[&Item], length: usize, layer: usize) -> Vec<Row> {
+    let (mut rows, mut sequence) = (Vec::new(), 0);
+    for item in items {
+        let shared = shared_length(item);
+        let mut own = Vec::new();
+        let mut used = 0;
+        for (question, asked) in item.asked.iter().enumerate() {
+            let tokens = asked.ids.len() - shared;
+            if used + tokens > PACK_TOKENS {
+                (sequence, used) = (sequence + 1, 0);
+            }
+            for mention in &asked.mentions[layer] {
+                let at = match mention.token.checked_sub(shared) {
+                    Some(token) => shared + used + token,
+                    None if question == 0 => mention.token,
+                    None => continue,
+                };
+                own.push((sequence * length + at, mention.cells.clone()));
+            }
+            used += tokens;
+        }
+        sequence += 1;
+        let weight = 1.0 / (own.len() * items.len()) as f32;
+        rows.extend(own.into_iter().map(|(row, cells)| (row, cells, weight)));
+    }
+    rows
+}
+
 #[test]
 fn a_batch_grounds_each_mention_at_its_own_token_once() {
-    let Drawn { facts, items, .. } = drawn();
-    let items: Vec<&Item> = items.iter().take(5).collect();
+    let Drawn { facts, mut items, .. } = drawn();
+    // So many questions that they take two sequences, and a picture about which nothing is mentioned.
+    items[0].asked = std::iter::repeat_n(items[0].asked.clone(), 7).flatten().collect();
+    items[1].asked.iter_mut().for_each(|asked| asked.mentions = Default::default());
+    let items: Vec<&Item> = items.iter().take(4).collect();
     let batch = Batch::new(&items, &facts.config, &Device::flex()).unwrap();
-    let ids: Vec<i32> = batch.ids.into_data().try_to_vec().unwrap();
     let [sequences, length] = batch.size;
-    assert_eq!(sequences, items.len(), "each item fits into one sequence");
+    assert_eq!(sequences, items.len() + 1, "one item needs two sequences");
     for (layer, grounding) in batch.grounding.into_iter().enumerate() {
         let grounding = grounding.unwrap();
         let rows: Vec<i32> = grounding.rows.into_data().try_to_vec().unwrap();
         let cells: Vec<f32> = grounding.cells.into_data().try_to_vec().unwrap();
         let weights: Vec<f32> = grounding.weights.into_data().try_to_vec().unwrap();
-        let mut got: Vec<(usize, i32, Vec<u8>)> = rows
+        let marks = cells.chunks_exact(CELLS).map(|cells| cells.iter().map(|&mark| mark as u8).collect());
+        let got: Vec<Row> = rows
             .iter()
-            .zip(cells.chunks_exact(CELLS))
-            .map(|(&row, cells)| {
-                (row as usize / length, ids[row as usize], cells.iter().map(|&mark| mark as u8).collect())
-            })
+            .zip(marks)
+            .zip(weights)
+            .map(|((&row, cells), weight)| (row as usize, cells, weight))
             .collect();
-        let mut want = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            let shared = shared_length(item);
-            for (question, asked) in item.asked.iter().enumerate() {
-                for mention in &asked.mentions[layer] {
-                    if question == 0 || mention.token >= shared {
-                        want.push((index, asked.ids[mention.token] as i32, mention.cells.clone()));
-                    }
-                }
-            }
-            let of_item = rows.iter().zip(&weights).filter(|(row, _)| **row as usize / length == index);
-            let weight: f32 = of_item.map(|(_, weight)| weight).sum();
-            assert!((weight - 1.0 / items.len() as f32).abs() < 1e-5, "item {index} weighs {weight}");
-        }
-        let mut distinct = rows.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        assert_eq!(distinct.len(), rows.len(), "layer {layer}: no token twice");
-        got.sort();
-        want.sort();
-        assert_eq!(got, want, "layer {layer}");
+        assert_eq!(got, expected(&items, length, layer), "layer {layer}");
     }
+    let bare = Batch::new(&items[1..2], &facts.config, &Device::flex()).unwrap();
+    assert!(bare.grounding.iter().all(Option::is_none));
+}
+
+#[test]
+fn the_auxiliary_losses_are_means_over_pictures() {
+    let Drawn { facts, items, .. } = drawn();
+    let learner = Learner::new(&facts.config, CLASSES, CELLS, &Device::flex());
+    let loss = |items: &[Item]| -> f32 {
+        let batch = Batch::new(&items.iter().collect::<Vec<_>>(), &facts.config, &Device::flex()).unwrap();
+        block_on(learner.answer(&batch)).unwrap().auxiliary.unwrap().into_scalar()
+    };
+    let whole = loss(&items[..6]);
+    let passes = (loss(&items[..1]) + 2.0 * loss(&items[1..3]) + 3.0 * loss(&items[3..6])) / 6.0;
+    assert!((whole - passes).abs() < 1e-4 * whole, "{whole} at once, {passes} in three passes");
+}
+
+#[test]
+fn mentions_outside_their_question_or_picture_are_refused() {
+    let Drawn { facts, items, .. } = drawn();
+    let refused = |change: fn(&mut Asked)| {
+        let mut item = items[0].clone();
+        change(&mut item.asked[2]);
+        let error = Batch::new(&[&item], &facts.config, &Device::flex()).unwrap_err().to_string();
+        assert!(error.contains("a mention needs a token of its question"), "{error}");
+    };
+    refused(|asked| asked.mentions[0][0].token = asked.ids.len());
+    refused(|asked| asked.mentions[1][0].cells.push(0));
 }
 
 /// Tokens that all questions of an item begin with.

@@ -40,7 +40,7 @@ fn a_learner_answers_what_the_engine_answers() {
     for folder in FOLDERS.map(golden) {
         let device = Device::flex().autodiff();
         let (learner, bundle, item) = learner(&folder, &device);
-        assert!(learner.auxiliary.is_none() && learner.locator.is_none());
+        assert!(learner.auxiliary.is_none() && learner.locator.is_none() && learner.grounding.is_empty());
         assert_eq!(learner.lm_head.is_none(), bundle.facts.config.text.tie_word_embeddings);
         let got = letters(&learner, &Batch::new(&[&item], &bundle.facts.config, &device).unwrap());
         assert_close(&folder.display().to_string(), &got, &engine_letters(bundle, &item), F32_NATIVE);

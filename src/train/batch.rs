@@ -120,7 +120,8 @@ impl Batch {
     ///
     /// # Errors
     /// When there is no item, when grids differ, when an item asks nothing, when some questions
-    /// have places and others none or when a sequence has no picture.
+    /// have places and others none, when a mention leaves its sequence or the picture, or when a
+    /// sequence has no picture.
     pub fn new(items: &[&Item], config: &ModelConfig, device: &Device) -> Result<Self> {
         let first = *items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
         let [_, h, w] = first.patches.grid_thw;
@@ -138,6 +139,13 @@ impl Batch {
             .position(|&id| id == config.tokens.image)
             .ok_or_else(|| Error::internal("a training sequence has no picture token"))?;
         let merge = config.vision.spatial_merge_size;
+        let inside = |asked: &Asked, mention: &Mention| {
+            mention.token < asked.ids.len() && mention.cells.len() == h * w / (merge * merge)
+        };
+        let mut asked = items.iter().flat_map(|item| &item.asked);
+        if !asked.all(|asked| asked.mentions.iter().flatten().all(|mention| inside(asked, mention))) {
+            return Err(Error::internal("a mention needs a token of its question and a mark for each cell"));
+        }
         let sequences: Vec<Sequence> = items
             .iter()
             .enumerate()

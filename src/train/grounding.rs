@@ -1,9 +1,11 @@
 //! Grounding, from scratch only: what the text names also says where in the picture it is.
 //!
-//! A question about how two things lie to each other is answered from where each of them is. Answers
-//! alone do not teach that: a model that only adds up what is in a picture answers everything else,
-//! and stays there. So each mention learns its place by itself, early enough for the layers behind it
-//! to compare: words behind the decoder's first layer, a colour and a shape together behind the second.
+//! A question about how two things lie to each other is answered from where each of them is, which
+//! answers alone did not teach: after 7,500 steps without this, positions of things that are there were
+//! still guessed, while everything else was right; with it, 90 % of them were right after 1,250 steps
+//! of half the pictures (one run each). So each mention learns its place by itself, early enough for
+//! the layers behind it to compare: words behind the decoder's first layer, a colour and a shape
+//! together behind the second.
 
 use std::cell::RefCell;
 
@@ -31,7 +33,8 @@ pub struct Grounding {
     pub rows: Tensor<1, Int>,
     /// Where what they name is, `[K, M]`.
     pub cells: Tensor<2>,
-    /// Weight of each, `[K]`: a picture's mentions share what one picture has in the batch.
+    /// Weight of each, `[K]`: a picture's mentions share what one picture has in the batch, and a
+    /// picture without any counts as learnt.
     pub weights: Tensor<1>,
 }
 
@@ -62,13 +65,14 @@ impl Grounding {
                 }
             }
         }
+        let first = mentions.first()?;
         let mut counts = vec![0usize; items.len()];
         owners.iter().for_each(|&owner| counts[owner] += 1);
         let weights: Vec<f32> =
             owners.iter().map(|&owner| 1.0 / (counts[owner] * items.len()) as f32).collect();
         let cells: Vec<f32> =
             mentions.iter().flat_map(|mention| &mention.cells).map(|&mark| f32::from(mark)).collect();
-        let shape = [mentions.len(), cells.len().checked_div(mentions.len())?];
+        let shape = [mentions.len(), first.cells.len()];
         Some(Self {
             rows: ints(rows, device),
             cells: Tensor::from_data(TensorData::new(cells, shape), device),
@@ -78,20 +82,28 @@ impl Grounding {
 }
 
 /// Keeps what the grounded layers put out.
-#[derive(Default)]
-pub(super) struct Layers(RefCell<Vec<Tensor<3>>>);
+pub(super) struct Layers {
+    /// How many, from the first on.
+    grounded: usize,
+    outputs: RefCell<Vec<Tensor<3>>>,
+}
 
 impl Layers {
+    /// Those that have a head.
+    pub(super) fn new(grounded: usize) -> Self {
+        Self { grounded, outputs: RefCell::default() }
+    }
+
     /// Hidden states behind each of the grounded layers, `[S, T, D]`.
     pub(super) fn into_hidden(self) -> Vec<Tensor<3>> {
-        self.0.into_inner()
+        self.outputs.into_inner()
     }
 }
 
 impl Observer for Layers {
     fn stage(&self, stage: Stage, output: &Tensor<3>) {
-        if matches!(stage, Stage::Layer(layer) if layer < GROUNDED_LAYERS) {
-            self.0.borrow_mut().push(output.clone());
+        if matches!(stage, Stage::Layer(layer) if layer < self.grounded) {
+            self.outputs.borrow_mut().push(output.clone());
         }
     }
 }

@@ -101,7 +101,7 @@ impl Learner {
             deepstack: Some((&deepstack, start)),
             cache: None,
         };
-        let layers = Layers::default();
+        let layers = Layers::new(self.grounding.len());
         let (hidden, _) = self.model.language_model.forward(input, &layers).await?;
         let answers = hidden.reshape([s * t, width]).select(0, batch.answers.clone());
         let [r, _] = answers.dims();
@@ -156,7 +156,8 @@ impl Learner {
         Some(seen + over_cells(logits, marks))
     }
 
-    /// Where what the text mentions is, read off each mention behind its layer.
+    /// Where what the text mentions is, read off each mention behind its layer, in the scale that the
+    /// final norm gives.
     fn grounding_loss(&self, hidden: Vec<Tensor<3>>, batch: &Batch) -> Option<Tensor<1>> {
         let layers = self.grounding.iter().zip(hidden).zip(&batch.grounding);
         let losses = layers.filter_map(|((head, hidden), grounding)| {

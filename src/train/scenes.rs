@@ -9,7 +9,7 @@ use crate::data::evalmuse::Label;
 use crate::data::rng::Rng;
 use crate::data::scene::{Claim, Color, MARGIN, Relation, Scene, Shape, Size, Texture, Thing, Tone};
 use crate::data::synth::{Sample, Sampler};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::text::{Request, Tokenizer};
 use crate::weights::ModelFacts;
 
@@ -101,30 +101,33 @@ impl<'a> Scenes<'a> {
         }
         let covered = cells(&sample.scene, h, w);
         let centered = centers(&sample.scene, h, w);
-        item.cells = dense(&covered, &centered);
+        item.cells = dense(&covered, &centered, [h, w])?;
         item.words = Words {
             ids: self.words.iter().map(|word| word.1).collect(),
             marks: describe(&covered, &self.words),
         };
         for asked in &mut item.asked {
-            asked.mentions = [self.words(&asked.ids, &item.words.marks), self.things(&asked.ids, &centered)];
+            asked.mentions = [
+                self.word_mentions(&asked.ids, &item.words.marks),
+                self.thing_mentions(&asked.ids, &centered),
+            ];
         }
         item.rehearsed = REHEARSED;
         Ok(item)
     }
 
     /// Every word in a sequence that describes something, with the cells that it describes.
-    fn words(&self, ids: &[u32], marks: &[u8]) -> Vec<Mention> {
-        let cells = |word: usize| marks.chunks_exact(self.words.len()).map(|row| row[word]).collect();
+    fn word_mentions(&self, ids: &[u32], marks: &[u8]) -> Vec<Mention> {
+        let described = |word: usize| marks.chunks_exact(self.words.len()).map(|row| row[word]).collect();
         let mentions = ids.iter().enumerate().filter_map(|(token, id)| {
             let word = self.words.iter().position(|word| word.1 == *id)?;
-            Some(Mention { token, cells: cells(word) })
+            Some(Mention { token, cells: described(word) })
         });
         mentions.collect()
     }
 
     /// Every colour and shape in a sequence that name one thing together, with the cells of its centres.
-    fn things(&self, ids: &[u32], centered: &[u8]) -> Vec<Mention> {
+    fn thing_mentions(&self, ids: &[u32], centered: &[u8]) -> Vec<Mention> {
         let described = |id: u32| self.words.iter().find(|word| word.1 == id).map(|word| word.0);
         let mentions = ids.windows(2).zip(1..).filter_map(|(pair, token)| {
             let color = *Color::ALL.get(described(pair[0])?)?;
@@ -138,16 +141,21 @@ impl<'a> Scenes<'a> {
 }
 
 /// The dense truth of [`CLASSES`], from what [`cells`] and [`centers`] say.
-fn dense(covered: &[u8], centered: &[u8]) -> Vec<u8> {
+fn dense(covered: &[u8], centered: &[u8], grid: [usize; 2]) -> Result<Vec<u8>> {
+    if grid != [GRID; 2] {
+        return Err(Error::internal(format!("a scene of {grid:?} tokens, expected {GRID} by {GRID}")));
+    }
     let rows = covered.chunks_exact(CELL_CLASSES).zip(centered.chunks_exact(Thing::COUNT));
-    rows.enumerate()
+    let marks = rows
+        .enumerate()
         .flat_map(|(cell, (covered, centered))| {
             let mut own = [0; 2 * GRID];
             own[cell / GRID] = 1;
             own[GRID + cell % GRID] = 1;
             covered.iter().chain(centered).map(|&mark| mark.min(1)).chain(own)
         })
-        .collect()
+        .collect();
+    Ok(marks)
 }
 
 impl Source for Scenes<'_> {

@@ -1,8 +1,8 @@
 // What each strategy of the paper brings to a small model on records with noisy raters: `scripts/bench ablation`.
 //
 // One base model learns to see and to answer for a while; from it every variant is tuned on the same records, once
-// for each seed, and scored on the same pictures, as they are and under another light. One variant runs on each
-// core. Work is kept in runs/ablation, so that an interrupted bench goes on where it stopped; remove that folder
+// for each seed, and scored on the same pictures, as they are and under another light. Variants run side
+// by side, one a core. Work is kept in runs/ablation, so that an interrupted bench goes on where it stopped; remove that folder
 // after a change of the numbers below or of the program. IMATCH_SEEDS and the like set other numbers.
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -39,10 +39,14 @@ const VARIANTS = [
 const at = (...names) => join(WORK, ...names);
 const run = promisify(execFile);
 const MAX_OUTPUT = 2 ** 26;
+// What was started ends with this program, so that no two write to one folder.
+const stop = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => stop.abort());
 /** The command line on so many threads; its output. */
 async function imatch(threads, ...args) {
   const env = { ...process.env, RAYON_NUM_THREADS: String(threads) };
-  return (await run(process.env.IMATCH_BINARY, args, { encoding: 'utf8', env, maxBuffer: MAX_OUTPUT })).stdout;
+  const options = { encoding: 'utf8', env, maxBuffer: MAX_OUTPUT, signal: stop.signal };
+  return (await run(process.env.IMATCH_BINARY, args, options)).stdout;
 }
 const json = (path) => JSON.parse(readFileSync(path, 'utf8'));
 const lines = (path) => readFileSync(path, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
@@ -88,7 +92,10 @@ async function scored(model, set, on, out) {
   const records = json(at(set, 'records.json'));
   const list = listName(on.includes('element augmentation'), on.includes('prompt type augmentation'));
   await imatch(1, 'score', '--model', model, '--batch', at(set, list), '--out', out);
-  return lines(out).map((result, index) => ({
+  const results = lines(out);
+  if (results.length !== records.length || results.some(({ img_path }, index) => img_path !== records[index].img_path))
+    throw new Error(`${out} does not follow the records of ${set}; remove it and start again`);
+  return results.map((result, index) => ({
     ...result,
     element_score: Object.fromEntries(
       Object.keys(records[index].element_score).map((key, i) => [key, result.elements[i].score]),
@@ -149,15 +156,17 @@ async function measure(name, on, more, seed) {
         drift: hard.reduce((sum, move) => sum + move, 0) / hard.length,
       };
     }
-    writeFileSync(report, JSON.stringify(all));
-    for (const heavy of ['checkpoint', 'teacher', 'model']) rmSync(join(folder, heavy), { recursive: true, force: true });
+    writeFileSync(`${report}.part`, JSON.stringify(all));
+    renameSync(`${report}.part`, report);
   }
+  for (const heavy of ['checkpoint', 'teacher', 'model']) rmSync(join(folder, heavy), { recursive: true, force: true });
   return json(report);
 }
 
 const COLUMNS = ['srcc', 'plcc', 'accuracy', 'final', 'drift'];
-/** Mean and sample deviation over the seeds. */
+/** Mean and sample deviation over the seeds; a figure may be undefined, as a correlation with a constant is. */
 function spread(values, digits = 4) {
+  if (!values.every(Number.isFinite)) return 'undefined';
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return `${mean.toFixed(digits)} ± ${Math.sqrt(squares / Math.max(1, values.length - 1)).toFixed(digits)}`;
@@ -193,10 +202,14 @@ async function work() {
   for (const [name, on, more, seed] of next) {
     const all = await measure(name, on, more, seed);
     measured.set(`${name} ${seed}`, all);
-    console.error(`${name}, seed ${seed}: SRCC ${all.expectation.srcc.toFixed(4)}`);
+    console.error(`${name}, seed ${seed}: SRCC ${all.expectation.srcc}`);
   }
 }
-await Promise.all(Array.from({ length: cores }, work));
+try {
+  await Promise.all(Array.from({ length: cores }, work));
+} finally {
+  stop.abort();
+}
 
 const of = (name, reading = 'expectation') => seeds.map((seed) => measured.get(`${name} ${seed}`)[reading]);
 console.log(`| variant | ${COLUMNS.join(' | ')} | final, change from |\n|---|${COLUMNS.map(() => '---').join('|')}|---|`);

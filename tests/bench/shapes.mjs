@@ -2,7 +2,7 @@
 // with the precision of its weights. `scripts/bench shapes [RUN]`; the folder of its training run holds the weights
 // before quantisation and the log, and is needed for the second part only.
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,6 +11,10 @@ const MODEL = fileURLToPath(new URL('../../www/models/shapes', import.meta.url))
 const COUNT = Number(process.env.IMATCH_COUNT ?? 2000);
 /** Training draws from seed 1 unless told otherwise. */
 const SEED = 20_000;
+
+const [run] = process.argv.slice(2);
+for (const part of run === undefined ? [] : ['metrics.jsonl', 'model/config.json'])
+  if (!existsSync(join(run, part))) throw new Error(`${run} is no run folder, it has no ${part}`);
 
 const folder = mkdtempSync(join(tmpdir(), 'imatch-shapes-'));
 const at = (name) => join(folder, name);
@@ -91,7 +95,6 @@ try {
   const relit = scored(MODEL, drawn('--light', '1').set, 'relit.jsonl');
   console.log(`\nthe same scenes under another light: ${drift(relit, results)}`);
 
-  const [run] = process.argv.slice(2);
   if (run !== undefined) {
     const source = join(run, 'model');
     const exact = scored(source, set, 'f32.jsonl');

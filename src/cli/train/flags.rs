@@ -153,7 +153,7 @@ pub(super) struct ScheduleFlags {
     pub(super) see_steps: Option<usize>,
     #[arg(long, value_name = "N", help = or("From scratch: pictures per step while only seeing", Schedule::shapes().see_batch))]
     pub(super) see_batch: Option<usize>,
-    #[arg(long, value_name = "X", help = or("From scratch: weight of the auxiliary loss", Schedule::shapes().auxiliary))]
+    #[arg(long, value_name = "X", help = or("From scratch: weight of the auxiliary losses", Schedule::shapes().auxiliary))]
     pub(super) auxiliary: Option<f64>,
 }
 
