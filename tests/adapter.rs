@@ -59,7 +59,7 @@ fn merged_adapters_give_the_logits_of_peft() {
     let mut compared = 0;
     for adapter in ADAPTERS {
         let folder = merged(&golden(&format!("peft/{adapter}")), DType::F32);
-        let bundle = block_on(Bundle::open_folder(folder.path())).unwrap();
+        let bundle = block_on(Bundle::open(folder.path())).unwrap();
         let engine = block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap();
         let answers = engine.processor().answers();
         let answers = [answers.levels.clone(), answers.element().to_vec()].concat();
@@ -108,7 +108,7 @@ fn rows_are_changed_alike_in_whole_and_in_parts() {
 fn what_is_quantised_is_the_sum() {
     let folder = golden("peft/text");
     let (whole, quantised) = (merged(&folder, DType::F32), merged(&folder, DType::Q8_0));
-    let open = |folder: &TempDir| block_on(Bundle::open_folder(folder.path())).unwrap().checkpoint;
+    let open = |folder: &TempDir| block_on(Bundle::open(folder.path())).unwrap().checkpoint;
     let (whole, quantised) = (open(&whole), open(&quantised));
     for info in quantised.tensors() {
         let (stored, sum) = block_on(whole.read(&info.name)).unwrap();
@@ -157,7 +157,7 @@ fn scoring_options_beside_an_adapter_come_before_those_of_the_model() {
     for file in [CONFIG, WEIGHTS] {
         fs::copy(golden(&format!("peft/text/{file}")), adapter.path().join(file)).unwrap();
     }
-    let kind = |folder: &Path| block_on(Bundle::open_folder(folder)).unwrap().facts.scoring.overall;
+    let kind = |folder: &Path| block_on(Bundle::open(folder)).unwrap().facts.scoring.overall;
     let own = kind(merged(adapter.path(), DType::F16).path());
     assert_eq!((own.kind, own.scale), (OverallKind::Levels, [1.0, 5.0]));
     fs::write(adapter.path().join("imatch.json"), r#"{"overall": {"kind": "yes_no", "scale": [0, 10]}}"#)

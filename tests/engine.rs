@@ -27,7 +27,7 @@ const SAME_PROBABILITY: f64 = 1e-5;
 const SAME_WEIGHTS: f32 = 1e-4;
 
 fn engine(folder: &Path, kind: OverallKind) -> Arc<Engine> {
-    let mut bundle = block_on(Bundle::open_folder(folder)).unwrap();
+    let mut bundle = block_on(Bundle::open(folder)).unwrap();
     bundle.facts.scoring = bundle.facts.scoring.with_overall(kind);
     block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap()
 }

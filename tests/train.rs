@@ -41,7 +41,7 @@ fn a_batch_answers_what_the_engine_answers() {
     let learner = Learner::new(&blueprint.config, CLASSES, CELLS, &device);
     let folder = TempDir::new().unwrap();
     export(&learner, &blueprint, folder.path()).unwrap();
-    let bundle = block_on(Bundle::open_folder(folder.path())).unwrap();
+    let bundle = block_on(Bundle::open(folder.path())).unwrap();
     let engine = block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap();
     let answers = engine.processor().answers();
     let closed = [answers.levels.clone(), answers.element().to_vec()];

@@ -73,7 +73,7 @@ pub(super) async fn run(flags: Flags) -> Result<()> {
     manifest.license = flags.license;
     let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
     if bytes <= MAX_RECORDED {
-        let bundle = Bundle::open_folder(&out).await?;
+        let bundle = Bundle::open(&out).await?;
         let engine = Engine::load(bundle, Place::cpu(), async |_, _| Ok(())).await?;
         manifest.golden = selftest::record(&engine)
             .await?

@@ -29,7 +29,7 @@ pub(super) struct Flags {
 /// The model and how it is asked.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ModelFlags {
-    /// Folder of the model: a Hugging Face checkpoint or a converted one
+    /// Folder of the model: a Hugging Face checkpoint, a converted one or a GGUF pair (or its decoder file)
     #[arg(long, value_name = "DIR")]
     pub(super) model: PathBuf,
     /// Where to compute
@@ -106,8 +106,8 @@ fn parse_prompt_type(text: &str) -> std::result::Result<PromptType, String> {
 
 impl ModelFlags {
     /// What stands before the model, with the flags applied; no weights are read.
-    pub(super) fn processor(&self) -> Result<Processor> {
-        let mut facts = ModelFacts::open_folder(&self.model)?;
+    pub(super) async fn processor(&self) -> Result<Processor> {
+        let mut facts = ModelFacts::open(&self.model).await?;
         if let Some(kind) = self.overall {
             facts.scoring = facts.scoring.with_overall(kind);
         }

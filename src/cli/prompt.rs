@@ -36,11 +36,11 @@ struct QuestionInput {
 
 pub(super) async fn run(flags: &Flags) -> Result<()> {
     if let Some(batch) = Batch::open(&flags.batch, "questions")? {
-        let processor = flags.model.processor()?;
+        let processor = flags.model.processor().await?;
         return batch.run(async |request, picture| input(&processor, request, picture)).await;
     }
     let (request, picture) = flags.question.read()?;
-    let input = input(&flags.model.processor()?, &request, &picture)?;
+    let input = input(&flags.model.processor().await?, &request, &picture)?;
     print(&if flags.json { json(&input)? } else { readable(&input) })
 }
 

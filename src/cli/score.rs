@@ -25,7 +25,7 @@ pub(super) async fn run(flags: &Flags) -> Result<()> {
     }
     let (request, picture) = flags.question.read()?;
     // What is wrong with the question is said before gigabytes of weights are read.
-    prompt::input(&flags.model.processor()?, &request, &picture)?;
+    prompt::input(&flags.model.processor().await?, &request, &picture)?;
     let engine = load(&flags.model, place).await?;
     let result = engine.open(&picture, &()).await?.score(&request, &()).await?;
     print(&if flags.json { json(&result)? } else { table(&result) })
@@ -33,7 +33,7 @@ pub(super) async fn run(flags: &Flags) -> Result<()> {
 
 /// Opens a model on a device.
 async fn load(flags: &ModelFlags, place: Place) -> Result<Arc<Engine>> {
-    let mut bundle = Bundle::open_folder(&flags.model).await?;
+    let mut bundle = Bundle::open(&flags.model).await?;
     if let Some(kind) = flags.overall {
         bundle.facts.scoring = bundle.facts.scoring.with_overall(kind);
     }

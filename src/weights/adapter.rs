@@ -237,7 +237,7 @@ mod native {
 
     use super::{Adapter, CONFIG, Context, Error, ModelConfig, Result, WEIGHTS};
     use crate::score::ScoringOptions;
-    use crate::weights::convert::read;
+    use crate::weights::files::read_part;
     use crate::weights::files::write_whole;
     use crate::weights::source::FileSource;
 
@@ -254,11 +254,11 @@ mod native {
             model: &ModelConfig,
         ) -> Result<(Self, Option<ScoringOptions>)> {
             let place = || folder.display().to_string();
-            let config = read(folder, CONFIG)?;
+            let config = read_part(folder, CONFIG)?;
             let weights = FileSource::open(folder.join(WEIGHTS))?;
             let adapter = Self::read(&config, &weights, model).await.context(place)?;
             let scoring = if folder.join(SCORING).is_file() {
-                let options = ScoringOptions::from_json(&read(folder, SCORING)?);
+                let options = ScoringOptions::from_json(&read_part(folder, SCORING)?);
                 Some(options.context(|| folder.join(SCORING).display().to_string())?)
             } else {
                 None

@@ -1,7 +1,10 @@
 //! Everything a model consists of, wherever it lies: configuration, tokenizer, options, weights.
 
 use super::checkpoint::Checkpoint;
+use super::layout::expected;
+use super::llama_cpp;
 use super::manifest::{FileEntry, Hasher, Manifest, Role};
+use super::report::LoadReport;
 use super::source::ByteSource;
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
@@ -103,6 +106,41 @@ impl<S: ByteSource> Bundle<S> {
     }
 }
 
+impl<S: ByteSource> Bundle<S> {
+    /// A pair of GGUF files as llama.cpp's tools write them, decoder and `mmproj` in any order, with
+    /// nothing beside them: configuration and tokenizer are in their metadata.
+    ///
+    /// # Errors
+    /// What [`facts`] says about the metadata, the whole report where a tensor is missing or has
+    /// another shape, and whatever reading gives.
+    pub async fn from_gguf(files: Vec<(String, S)>) -> Result<Self> {
+        let checkpoint = Checkpoint::open(files).await?;
+        let facts = facts(&checkpoint)?;
+        let names = checkpoint.metadata().iter().filter_map(|file| file.get("general.name")?.as_str());
+        let name = names.max_by_key(|name| name.len()).unwrap_or("model").to_owned();
+        Self::assemble(name, facts, checkpoint).await
+    }
+
+    /// Compares what is there with what the configuration calls for, and names the whole.
+    pub(super) async fn assemble(name: String, facts: ModelFacts, checkpoint: Checkpoint<S>) -> Result<Self> {
+        // Before gigabytes are hashed.
+        LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete()?;
+        let identity = ModelIdentity {
+            name,
+            architecture: facts.config.architecture.clone(),
+            quantization: checkpoint.common_dtype().to_string(),
+            sha256: checkpoint.sha256().await?,
+        };
+        Ok(Self { identity, facts, checkpoint, golden: Vec::new() })
+    }
+}
+
+/// The facts that GGUF files carry.
+pub(super) fn facts<S: ByteSource>(checkpoint: &Checkpoint<S>) -> Result<ModelFacts> {
+    let shape = |name: &str| checkpoint.info(name).map(|info| info.shape.clone());
+    llama_cpp::read::facts(checkpoint.metadata(), shape)
+}
+
 /// Hashes a whole file and returns its bytes where `keep`.
 async fn hash<S: ByteSource>(
     source: &S,
@@ -133,91 +171,4 @@ async fn hash<S: ByteSource>(
     }
     hasher.verify(file)?;
     Ok(whole)
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-mod native {
-    use std::path::Path;
-
-    use super::{
-        Bundle, Checkpoint, Context, Error, ImageConfig, Manifest, ModelConfig, ModelFacts, ModelIdentity,
-        Result, Role, ScoringOptions,
-    };
-    use crate::weights::convert::{folder_name, read};
-    use crate::weights::layout::expected;
-    use crate::weights::report::LoadReport;
-    use crate::weights::source::FileSource;
-
-    impl ModelFacts {
-        /// Reads the facts of a converted folder (`manifest.json`) or a Hugging Face one
-        /// (`config.json`), no weights.
-        ///
-        /// # Errors
-        /// Where the folder is neither, is incomplete or contradicts itself.
-        pub fn open_folder(folder: &Path) -> Result<Self> {
-            if let Some(manifest) = manifest(folder)? {
-                let file = manifest
-                    .files_of(Role::Tokenizer)
-                    .next()
-                    .ok_or_else(|| Error::model("the manifest lists no tokenizer"))?;
-                let tokenizer = read(folder, &file.path)?;
-                crate::weights::manifest::verify(&tokenizer, file)?;
-                return Self::from_manifest(&manifest, tokenizer);
-            }
-            hugging_face(folder).context(|| folder.display().to_string())
-        }
-    }
-
-    impl Bundle<FileSource> {
-        /// Opens a converted folder (`manifest.json`) or a Hugging Face one (`config.json`).
-        ///
-        /// # Errors
-        /// Where the folder is neither, is incomplete or contradicts itself.
-        pub async fn open_folder(folder: &Path) -> Result<Self> {
-            if let Some(manifest) = manifest(folder)? {
-                return Self::from_manifest(
-                    &manifest,
-                    async |file| FileSource::open(folder.join(&file.path)),
-                    async |_, _| Ok(()),
-                )
-                .await;
-            }
-            let place = || folder.display().to_string();
-            let facts = hugging_face(folder).context(place)?;
-            let checkpoint = Checkpoint::open_folder(folder).await.context(place)?;
-            // Before gigabytes are hashed.
-            LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete().context(place)?;
-            let identity = ModelIdentity {
-                name: folder_name(folder),
-                architecture: facts.config.architecture.clone(),
-                quantization: checkpoint.common_dtype().to_string(),
-                sha256: checkpoint.sha256().await?,
-            };
-            Ok(Self { identity, facts, checkpoint, golden: Vec::new() })
-        }
-    }
-
-    fn manifest(folder: &Path) -> Result<Option<Manifest>> {
-        if !folder.join("manifest.json").is_file() {
-            return Ok(None);
-        }
-        let manifest = Manifest::parse(&read(folder, "manifest.json")?);
-        manifest.map(Some).context(|| folder.join("manifest.json").display().to_string())
-    }
-
-    fn hugging_face(folder: &Path) -> Result<ModelFacts> {
-        if !folder.join("config.json").is_file() {
-            return Err(Error::input("no model folder, it has neither manifest.json nor config.json"));
-        }
-        let config = ModelConfig::from_json(&read(folder, "config.json")?).context(|| "config.json")?;
-        let image = ImageConfig::from_json(&read(folder, "preprocessor_config.json")?, &config)
-            .context(|| "preprocessor_config.json")?;
-        let tokenizer = read(folder, "tokenizer.json")?;
-        let scoring = if folder.join("imatch.json").is_file() {
-            ScoringOptions::from_json(&read(folder, "imatch.json")?).context(|| "imatch.json")?
-        } else {
-            ScoringOptions::zero_shot()
-        };
-        Ok(ModelFacts { config, image, tokenizer, scoring })
-    }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::adapter::Adapter;
 use super::checkpoint::Checkpoint;
+use super::files::{folder_name, read_part};
 use super::gguf::Value;
 use super::gguf_write::Writer;
 use super::layout::expected;
-use super::llama_cpp::{text_metadata, tokenizer_metadata, vision_metadata};
+use super::llama_cpp::write::{text_metadata, tokenizer_metadata, vision_metadata};
 use super::manifest::{FORMAT, FileEntry, Hasher, Manifest, Role, VERSION};
 use super::names::{PATCH_EMBEDDING, POSITION_TABLE, Part, to_gguf};
 use super::quant::{decode_f32, quantise};
@@ -22,9 +23,6 @@ use crate::{Error, Result};
 
 /// Values that are converted at a time, so that no table lies whole in memory.
 const CHUNK_VALUES: usize = 4 << 20;
-
-/// Longest JSON file that is read, in bytes; a tokenizer of 250,000 tokens has 20 MB.
-const MAX_JSON: u64 = 256 << 20;
 
 /// What to convert.
 #[derive(Debug, Clone)]
@@ -114,12 +112,12 @@ struct Merged {
 
 impl Model {
     async fn open(folder: &Path) -> Result<Self> {
-        let config = ModelConfig::from_json(&read(folder, "config.json")?).context(|| "config.json")?;
-        let image = ImageConfig::from_json(&read(folder, "preprocessor_config.json")?, &config)
+        let config = ModelConfig::from_json(&read_part(folder, "config.json")?).context(|| "config.json")?;
+        let image = ImageConfig::from_json(&read_part(folder, "preprocessor_config.json")?, &config)
             .context(|| "preprocessor_config.json")?;
-        let tokenizer = read(folder, "tokenizer.json")?;
+        let tokenizer = read_part(folder, "tokenizer.json")?;
         let scoring = if folder.join("imatch.json").exists() {
-            let object = serde_json::from_slice(&read(folder, "imatch.json")?)
+            let object = serde_json::from_slice(&read_part(folder, "imatch.json")?)
                 .map_err(|error| Error::model("imatch.json is malformed").with_source(error))?;
             Some(object)
         } else {
@@ -339,26 +337,7 @@ fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<Written> {
     out.commit(name)
 }
 
-pub(super) fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
-    let path = folder.join(name);
-    let metadata = fs::metadata(&path).map_err(|error| Error::io(&path, error))?;
-    if metadata.len() > MAX_JSON {
-        return Err(Error::model(format!(
-            "{} has {} bytes, expected at most {MAX_JSON}",
-            path.display(),
-            metadata.len()
-        )));
-    }
-    fs::read(&path).map_err(|error| Error::io(&path, error))
-}
-
 fn same_folder(a: &Path, b: &Path) -> Result<bool> {
     let real = |path: &Path| path.canonicalize().map_err(|error| Error::io(path, error));
     Ok(real(a)? == real(b)?)
-}
-
-/// The folder's own name, also for `.` and `..`.
-pub(super) fn folder_name(folder: &Path) -> String {
-    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    real.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }

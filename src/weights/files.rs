@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// Longest JSON file that is read, in bytes; a tokenizer of 250,000 tokens has 20 MB.
+const MAX_JSON: u64 = 256 << 20;
+
 /// A whole file of at most `max_bytes`.
 ///
 /// # Errors
@@ -45,4 +48,18 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&part);
         failed(error)
     })
+}
+
+/// A part of a model that is no weights, by its name in the model's folder.
+///
+/// # Errors
+/// As [`read_file`].
+pub(super) fn read_part(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    read_file(&folder.join(name), MAX_JSON)
+}
+
+/// The folder's own name, also for `.` and `..`.
+pub(super) fn folder_name(folder: &Path) -> String {
+    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    real.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }

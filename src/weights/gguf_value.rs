@@ -138,10 +138,44 @@ impl Value {
         }
     }
 
+    /// The value as a number, whatever its float type.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Self::F32(value) => Some((*value).into()),
+            Self::F64(value) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// The text.
     pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The array of texts.
+    pub fn as_texts(&self) -> Option<&[String]> {
+        match self {
+            Self::Array(Array::String(values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The array of whole numbers that are not negative, of the types that converters write.
+    pub fn as_counts(&self) -> Option<Vec<u64>> {
+        match self {
+            Self::Array(Array::I32(values)) => values.iter().map(|&value| value.try_into().ok()).collect(),
+            Self::Array(Array::U32(values)) => Some(values.iter().map(|&value| value.into()).collect()),
+            _ => None,
+        }
+    }
+
+    /// The array of numbers.
+    pub fn as_numbers(&self) -> Option<&[f32]> {
+        match self {
+            Self::Array(Array::F32(values)) => Some(values),
             _ => None,
         }
     }

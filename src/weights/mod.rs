@@ -23,6 +23,8 @@ pub mod convert;
 pub mod device;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod files;
+#[cfg(not(target_arch = "wasm32"))]
+mod folder;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;

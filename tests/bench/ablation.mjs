@@ -1,9 +1,9 @@
 // What each strategy of the paper brings to a small model on records with noisy raters: `scripts/bench ablation`.
 //
 // One base model learns to see and to answer for a while; from it every variant is tuned on the same records, once
-// for each seed, and scored on the same pictures, as they are and under another light. Variants run side
-// by side, one a core. Work is kept in runs/ablation, so that an interrupted bench goes on where it stopped; remove that folder
-// after a change of the numbers below or of the program. IMATCH_SEEDS and the like set other numbers.
+// for each seed, and scored on the same pictures, as they are and under another light. Variants run side by side,
+// one a core. Work is kept in runs/ablation, so that an interrupted bench goes on where it stopped; remove that
+// folder after a change of the numbers below or of the program. IMATCH_SEEDS and the like set other numbers.
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -14,10 +14,10 @@ import { promisify } from 'node:util';
 const WORK = fileURLToPath(new URL('../../runs/ablation', import.meta.url));
 const number = (name, value) => Number(process.env[name] ?? value);
 const SEEDS = number('IMATCH_SEEDS', 3);
-const RECORDS = number('IMATCH_RECORDS', 600);
-const TEST = number('IMATCH_TEST', 300);
-const BASE_STEPS = number('IMATCH_BASE_STEPS', 1600);
-const EPOCHS = number('IMATCH_EPOCHS', 3);
+const RECORDS = number('IMATCH_RECORDS', 400);
+const TEST = number('IMATCH_TEST', 250);
+const BASE_STEPS = number('IMATCH_BASE_STEPS', 1200);
+const EPOCHS = number('IMATCH_EPOCHS', 2);
 
 const STRATEGIES = {
   'element augmentation': '--element-augmentation',

@@ -67,7 +67,7 @@ pub(crate) fn lesson(picture: &str, config: &ImageConfig) -> Item {
 }
 
 pub(crate) fn open(folder: &Path) -> Bundle<FileSource> {
-    block_on(Bundle::open_folder(folder)).unwrap()
+    block_on(Bundle::open(folder)).unwrap()
 }
 
 /// A learner of a folder's checkpoint, with the facts about it and a picture with its questions.

@@ -36,7 +36,7 @@ pub(super) fn settings(model: &Path, flags: &Flags) -> Result<Settings> {
         return Err(Error::input("--model is tuned on --records with --images, expected both"));
     };
     let rules = LabelRules::from(&flags.rules);
-    let bundle = pollster::block_on(Bundle::open_folder(model))?;
+    let bundle = pollster::block_on(Bundle::open(model))?;
     let lists: Vec<RecordList> =
         said.records.iter().map(|file| RecordList { file: file.clone(), images: images.clone() }).collect();
     let recipe = recipe(Recipe::new(), flags);
@@ -89,7 +89,7 @@ fn lora(said: &AdapterFlags) -> Result<Option<LoraOptions>> {
 
 /// The base as it is tuned: asked for levels, at no temperature but one.
 fn base(tuning: &Tuning) -> Result<Bundle<FileSource>> {
-    let mut bundle = pollster::block_on(Bundle::open_folder(&tuning.model))?;
+    let mut bundle = pollster::block_on(Bundle::open(&tuning.model))?;
     let place = tuning.model.display();
     if bundle.identity.sha256 != tuning.sha256 {
         return Err(Error::input(format!("the model in {place} has changed since the run was started")));

@@ -1,4 +1,4 @@
-//! The metadata that llama.cpp and tools like it want to find in GGUF files.
+//! What llama.cpp and tools like it want to find.
 //!
 //! Source: `conversion/qwen3vl.py`, `gguf/constants.py` of llama.cpp.
 
@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::gguf::{Array, Value};
-use super::tensor::{DType, shown};
+use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, TOKENIZER_JSON, UNUSED, USER_DEFINED};
 use crate::config::{ImageConfig, ModelConfig};
+use crate::weights::gguf::{Array, Value};
+use crate::weights::tensor::{DType, shown};
 use crate::{Error, Result};
 
 /// `general.quantization_version` (`GGML_QNT_VERSION`).
@@ -112,13 +113,8 @@ pub fn vision_metadata(
     entries
 }
 
-/// Token types (`enum llama_token_type`).
-const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
-
-/// The vocabulary of a byte-level BPE `tokenizer.json`, padded to `vocab_size` rows.
+/// The vocabulary of a byte-level BPE `tokenizer.json`, padded to `vocab_size` rows; the whole file
+/// beside it where its way of splitting words has no name in llama.cpp.
 ///
 /// # Errors
 /// When it is no such file or an id is not below `vocab_size`.
@@ -145,9 +141,11 @@ pub fn tokenizer_metadata(tokenizer_json: &[u8], vocab_size: usize) -> Result<Ve
     let (names, kinds) = (0..vocab_size)
         .map(|id| tokens.remove(&id).unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED)))
         .unzip();
+    let is_qwen2 = splits_as_qwen2(&json["pre_tokenizer"]);
     let mut entries = vec![
         ("tokenizer.ggml.model".to_owned(), "gpt2".into()),
-        ("tokenizer.ggml.pre".to_owned(), "qwen2".into()),
+        // Under a name that nobody knows, others refuse the file instead of splitting words wrongly.
+        ("tokenizer.ggml.pre".to_owned(), if is_qwen2 { QWEN2 } else { "imatch" }.into()),
         ("tokenizer.ggml.tokens".to_owned(), Value::Array(Array::String(names))),
         ("tokenizer.ggml.token_type".to_owned(), Value::Array(Array::I32(kinds))),
         ("tokenizer.ggml.merges".to_owned(), Value::Array(Array::String(merges(&json)?))),
@@ -158,7 +156,22 @@ pub fn tokenizer_metadata(tokenizer_json: &[u8], vocab_size: usize) -> Result<Ve
             entries.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(*id as u32)));
         }
     }
+    if !is_qwen2 {
+        let text = std::str::from_utf8(tokenizer_json)
+            .map_err(|error| Error::model("tokenizer.json is not UTF-8").with_source(error))?;
+        entries.push((TOKENIZER_JSON.to_owned(), text.into()));
+    }
     Ok(entries)
+}
+
+/// Whether a pre-tokenizer splits by Qwen's pattern.
+fn splits_as_qwen2(pre_tokenizer: &Json) -> bool {
+    match pre_tokenizer {
+        Json::Object(fields) => fields.values().any(splits_as_qwen2),
+        Json::Array(steps) => steps.iter().any(splits_as_qwen2),
+        Json::String(pattern) => pattern == QWEN2_PATTERN,
+        _ => false,
+    }
 }
 
 fn token_id(id: &Json, vocab_size: usize) -> Result<usize> {

@@ -1,0 +1,252 @@
+//! A model's facts from the metadata of its two files.
+//!
+//! Numbers go through the same parsers and checks as those of a Hugging Face folder.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, TOKENIZER_JSON, USER_DEFINED};
+use crate::config::{ImageConfig, ModelConfig};
+use crate::error::Context as _;
+use crate::score::ScoringOptions;
+use crate::weights::ModelFacts;
+use crate::weights::gguf::Value;
+use crate::weights::names::{HEAD, PATCH_EMBEDDING, POSITION_TABLE};
+use crate::weights::tensor::shown;
+use crate::{Error, Result};
+
+/// Pixel limits where the file has none: those of the published Qwen3-VL checkpoints
+/// (`size` in their `preprocessor_config.json`).
+const MIN_PIXELS: u64 = 65_536;
+const MAX_PIXELS: u64 = 16_777_216;
+
+/// Merged patches per side where the file does not say (`spatial_merge_size` of every Qwen3-VL).
+const MERGE: u64 = 2;
+
+type Metadata = BTreeMap<String, Value>;
+
+/// The metadata of one file, for messages that name its keys.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl<'a> Keys<'a> {
+    fn get(self, key: &str) -> Option<&'a Value> {
+        self.metadata.get(&format!("{}{key}", self.prefix))
+    }
+
+    fn wrong(self, key: &str, expected: &str) -> Error {
+        let state = if self.get(key).is_none() { "is missing" } else { "is something else" };
+        Error::model(format!("metadata key {}{key} {state}, expected {expected}", self.prefix))
+    }
+
+    fn count(self, key: &str) -> Result<u64> {
+        self.get(key).and_then(Value::as_u64).ok_or_else(|| self.wrong(key, "a whole number"))
+    }
+
+    fn count_or(self, key: &str, otherwise: u64) -> Result<u64> {
+        if self.get(key).is_none() { Ok(otherwise) } else { self.count(key) }
+    }
+
+    fn number(self, key: &str) -> Result<f64> {
+        self.get(key).and_then(Value::as_f64).ok_or_else(|| self.wrong(key, "a number"))
+    }
+
+    /// Three numbers, as the shortest decimals that give the stored singles.
+    fn channels(self, key: &str) -> Result<Vec<f64>> {
+        let values = self.get(key).and_then(Value::as_numbers).filter(|values| values.len() == 3);
+        let values = values.ok_or_else(|| self.wrong(key, "three numbers"))?;
+        Ok(values.iter().map(|value| decimal(*value)).collect())
+    }
+
+    fn texts(self, key: &str) -> Result<&'a [String]> {
+        self.get(key).and_then(Value::as_texts).ok_or_else(|| self.wrong(key, "a list of texts"))
+    }
+
+    fn only(self, key: &str, expected: &str) -> Result<()> {
+        match self.get(key).and_then(Value::as_str) {
+            Some(text) if text == expected => Ok(()),
+            Some(other) => Err(Error::unsupported(format!(
+                "metadata key {}{key} is {:?}, only {expected:?} is supported",
+                self.prefix,
+                shown(other)
+            ))),
+            None => Err(self.wrong(key, "a text")),
+        }
+    }
+}
+
+/// The number that a writer meant by a single: 0.1 was not 0.10000000149.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| value.into())
+}
+
+/// Everything but the weights, from the metadata of the files (in any order) and the shapes of the
+/// tensors in them, by canonical name.
+///
+/// Scoring options are those of an untuned checkpoint: these files carry none.
+///
+/// # Errors
+/// [`Kind::Model`](crate::error::Kind::Model) names the key that is missing or malformed;
+/// [`Kind::Unsupported`](crate::error::Kind::Unsupported) the architecture, projector or way of
+/// splitting words that is not known here.
+pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<ModelFacts> {
+    let architecture = |metadata: &Metadata| {
+        metadata.get("general.architecture").and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let known = ["qwen3vl", "clip"];
+    let [text, vision] = known.map(|name| files.iter().find(|metadata| architecture(metadata) == name));
+    let missing = |what: &str, name: &str| {
+        let found: Vec<String> = files.iter().map(|file| shown(&architecture(file))).collect();
+        Error::unsupported(format!(
+            "no GGUF file of architecture {name}, which is the {what}; there are {}",
+            found.join(" and ")
+        ))
+    };
+    let text = text.ok_or_else(|| missing("decoder", known[0]))?;
+    let vision = vision.ok_or_else(|| missing("vision tower (the mmproj file)", known[1]))?;
+    let config = config(text, vision, shape).and_then(|json| {
+        let config = serde_json::to_vec(&json).map_err(|error| Error::internal(error.to_string()))?;
+        ModelConfig::from_json(&config)
+    });
+    let config = config.context(|| "GGUF metadata")?;
+    let image = preprocessor(vision).and_then(|json| {
+        let image = serde_json::to_vec(&json).map_err(|error| Error::internal(error.to_string()))?;
+        ImageConfig::from_json(&image, &config)
+    });
+    Ok(ModelFacts {
+        image: image.context(|| "GGUF metadata")?,
+        config,
+        tokenizer: tokenizer(text).context(|| "GGUF metadata")?,
+        scoring: ScoringOptions::zero_shot(),
+    })
+}
+
+/// `config.json`.
+fn config(text: &Metadata, vision: &Metadata, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Json> {
+    let tokens = vocabulary(text)?;
+    let id = |content: &str| {
+        tokens.iter().position(|(token, _)| *token == content).ok_or_else(|| {
+            Error::model(format!("tokenizer.ggml.tokens has no {content}, which pictures need"))
+        })
+    };
+    let matrix = |name: &str| match shape(name).as_deref() {
+        Some(&[rows, columns]) => Ok([rows as u64, columns as u64]),
+        _ => Err(Error::model(format!("tensor {name} is missing or no matrix"))),
+    };
+    let tower = Keys { metadata: vision, prefix: "clip.vision." };
+    Keys { metadata: vision, prefix: "clip." }.only("projector_type", "qwen3vl_merger")?;
+    let flags = tower.get("is_deepstack_layers").and_then(Value::as_bools);
+    let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "flags"))?;
+    let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
+    let patch = tower.count("patch_size")?;
+    let [_, row] = matrix(PATCH_EMBEDDING)?;
+    Ok(json!({
+        "model_type": "qwen3_vl",
+        "image_token_id": id("<|image_pad|>")?,
+        "video_token_id": id("<|video_pad|>")?,
+        "vision_start_token_id": id("<|vision_start|>")?,
+        "vision_end_token_id": id("<|vision_end|>")?,
+        // The head is a tensor of its own only where it is not the embedding table.
+        "tie_word_embeddings": shape(HEAD).is_none(),
+        "text_config": decoder(Keys { metadata: text, prefix: "qwen3vl." }, tokens.len())?,
+        "vision_config": {
+            "depth": tower.count("block_count")?,
+            "hidden_size": tower.count("embedding_length")?,
+            "intermediate_size": tower.count("feed_forward_length")?,
+            "num_heads": tower.count("attention.head_count")?,
+            "hidden_act": "gelu_pytorch_tanh",
+            "patch_size": patch,
+            "temporal_patch_size": row / patch.saturating_mul(patch).saturating_mul(3).max(1),
+            "spatial_merge_size": tower.count_or("spatial_merge_size", MERGE)?,
+            "num_position_embeddings": matrix(POSITION_TABLE)?[0],
+            "deepstack_visual_indexes": taps,
+            "out_hidden_size": tower.count("projection_dim")?,
+        },
+    }))
+}
+
+/// `text_config` of `config.json`.
+fn decoder(keys: Keys<'_>, vocabulary: usize) -> Result<Json> {
+    let sections = keys.get("rope.dimension_sections").and_then(Value::as_counts);
+    let sections = sections.filter(|sections| sections.len() >= 3);
+    let sections = sections.ok_or_else(|| keys.wrong("rope.dimension_sections", "three whole numbers"))?;
+    let head = keys.count("attention.key_length")?;
+    if keys.count_or("attention.value_length", head)? != head {
+        return Err(keys.wrong("attention.value_length", "the same as attention.key_length"));
+    }
+    Ok(json!({
+        "vocab_size": vocabulary,
+        "hidden_size": keys.count("embedding_length")?,
+        "intermediate_size": keys.count("feed_forward_length")?,
+        "num_hidden_layers": keys.count("block_count")?,
+        "num_attention_heads": keys.count("attention.head_count")?,
+        "num_key_value_heads": keys.count("attention.head_count_kv")?,
+        "head_dim": head,
+        "hidden_act": "silu",
+        "rms_norm_eps": decimal(keys.number("attention.layer_norm_rms_epsilon")? as f32),
+        "rope_theta": keys.number("rope.freq_base")?,
+        "rope_scaling": {"rope_type": "default", "mrope_interleaved": true, "mrope_section": sections[..3]},
+        "max_position_embeddings": keys.count("context_length")?,
+    }))
+}
+
+/// `preprocessor_config.json`.
+fn preprocessor(vision: &Metadata) -> Result<Json> {
+    let keys = Keys { metadata: vision, prefix: "clip.vision." };
+    Ok(json!({
+        "min_pixels": keys.count_or("image_min_pixels", MIN_PIXELS)?,
+        "max_pixels": keys.count_or("image_max_pixels", MAX_PIXELS)?,
+        "image_mean": keys.channels("image_mean")?,
+        "image_std": keys.channels("image_std")?,
+    }))
+}
+
+/// Tokens in the order of their ids, each with its type.
+fn vocabulary(text: &Metadata) -> Result<Vec<(&str, i32)>> {
+    let keys = Keys { metadata: text, prefix: "tokenizer.ggml." };
+    let tokens = keys.texts("tokens")?;
+    let types = keys.get("token_type").and_then(Value::as_counts);
+    let types = types.filter(|types| types.len() == tokens.len());
+    let types = types.ok_or_else(|| keys.wrong("token_type", "a type for each token"))?;
+    Ok(tokens.iter().map(String::as_str).zip(types.iter().map(|kind| *kind as i32)).collect())
+}
+
+/// `tokenizer.json`: the one in the file, or one made of the vocabulary.
+fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
+    if let Some(whole) = text.get(TOKENIZER_JSON).and_then(Value::as_str) {
+        return Ok(whole.as_bytes().to_vec());
+    }
+    let keys = Keys { metadata: text, prefix: "tokenizer.ggml." };
+    keys.only("model", "gpt2")?;
+    keys.only("pre", QWEN2)?;
+    let mut vocab = Map::new();
+    let mut added = Vec::new();
+    for (id, (token, kind)) in vocabulary(text)?.into_iter().enumerate() {
+        match kind {
+            NORMAL if vocab.insert(token.to_owned(), id.into()).is_some() => {
+                return Err(Error::model(format!("tokenizer.ggml.tokens has {:?} twice", shown(token))));
+            }
+            NORMAL => {}
+            CONTROL | USER_DEFINED => {
+                added.push(json!({"id": id, "content": token, "special": kind == CONTROL}));
+            }
+            _ => {}
+        }
+    }
+    let split = json!({"type": "Split", "pattern": {"Regex": QWEN2_PATTERN}, "behavior": "Isolated", "invert": false});
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytes]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        "model": {"type": "BPE", "vocab": vocab, "merges": keys.texts("merges")?},
+    });
+    serde_json::to_vec(&json).map_err(|error| Error::internal(error.to_string()))
+}

@@ -1,0 +1,233 @@
+//! A pair of GGUF files with nothing beside them: its metadata says what a Hugging Face folder says in files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use imatch::engine::{Engine, Place};
+use imatch::error::{Kind, Result};
+use imatch::image::decode::{DecodeLimits, decode};
+use imatch::score::ScoreResult;
+use imatch::text::{OverallKind, Request, Tokenizer};
+use imatch::weights::gguf::{Array, Value};
+use imatch::weights::{
+    Bundle, Checkpoint, ConvertJob, DType, FileSource, MemorySource, ModelFacts, convert, gguf, llama_cpp,
+};
+use pollster::block_on;
+use tempfile::TempDir;
+
+use super::common::golden;
+
+const FOLDERS: [&str; 2] = ["qwen3_vl_tied", "qwen3_vl_untied"];
+
+/// A converted folder, and the same weights as a pair alone.
+fn converted(model: &Path, quant: DType) -> (TempDir, TempDir) {
+    let (whole, pair) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let job = ConvertJob { model_dir: model.into(), quant, out_dir: whole.path().into(), adapter: None };
+    block_on(convert(job)).unwrap();
+    for file in ggufs(whole.path()) {
+        fs::copy(&file, pair.path().join(file.file_name().unwrap())).unwrap();
+    }
+    (whole, pair)
+}
+
+/// The GGUF files of a folder, the vision tower's first.
+fn ggufs(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "gguf"));
+    files.sort();
+    files
+}
+
+fn scores(path: &Path) -> ScoreResult {
+    let mut bundle = block_on(Bundle::open(path)).unwrap();
+    bundle.facts.scoring = bundle.facts.scoring.with_overall(OverallKind::YesNo);
+    let engine = block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap();
+    let bytes = fs::read(golden("qwen3_vl_cases/wide.png")).unwrap();
+    let picture = decode(&bytes, &DecodeLimits::default()).unwrap();
+    let elements = ["red cube (object)".to_owned(), "12 balls (counting)".to_owned()];
+    let request = Request::new("A café sign, it's NIGHT", &elements, None).unwrap();
+    let mut session = block_on(engine.open(&picture, &())).unwrap();
+    block_on(session.score(&request, &())).unwrap()
+}
+
+#[test]
+fn a_pair_says_what_the_folder_said_that_it_was_made_of() {
+    for folder in FOLDERS.map(golden) {
+        let (_, pair) = converted(&folder, DType::F32);
+        let (from, to) =
+            (block_on(ModelFacts::open(&folder)).unwrap(), block_on(ModelFacts::open(pair.path())).unwrap());
+        assert_eq!(to.config, from.config);
+        assert_eq!(to.image, from.image);
+        assert_eq!(to.scoring.overall.kind, OverallKind::YesNo, "these files carry no options");
+        let [from, to] = [from, to].map(|facts| Tokenizer::from_json(&facts.tokenizer).unwrap());
+        for text in [
+            "A café sign, 12 green stars;  it's NIGHT\n\nYes",
+            "<think>",
+            "<|im_end|>",
+            "e\u{301}\t\u{1f600} ",
+        ] {
+            assert_eq!(to.encode(text).unwrap(), from.encode(text).unwrap(), "{text:?}");
+        }
+        for token in ["<|im_end|>", "<|image_pad|>", "<think>"] {
+            assert_eq!(to.added_id(token), from.added_id(token), "{token}");
+            assert!(to.added_id(token).is_some(), "{token}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_scores_as_its_converted_folder() {
+    for (folder, quant) in FOLDERS.map(golden).iter().zip([DType::F32, DType::F16]) {
+        let (whole, pair) = converted(folder, quant);
+        let decoder = ggufs(pair.path()).pop().unwrap();
+        let want = scores(whole.path());
+        for path in [pair.path(), &decoder] {
+            let got = scores(path);
+            assert_eq!(got.overall.score, want.overall.score);
+            for (got, want) in got.elements.iter().zip(&want.elements) {
+                assert_eq!(got.score, want.score, "{}", got.element);
+            }
+            assert_eq!(got.model.architecture, "qwen3_vl");
+            assert_eq!(got.model.quantization, quant.name());
+        }
+    }
+}
+
+#[test]
+fn words_that_are_split_in_a_way_without_a_name_travel_whole() {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/shapes");
+    let facts = block_on(ModelFacts::open(&shapes)).unwrap();
+    let entries =
+        llama_cpp::write::tokenizer_metadata(&facts.tokenizer, facts.config.text.vocab_size).unwrap();
+    let of = |key: &str| entries.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+    assert_eq!(of("tokenizer.ggml.pre").unwrap().as_str(), Some("imatch"));
+    assert_eq!(of("tokenizer.huggingface.json").unwrap().as_str().unwrap().as_bytes(), facts.tokenizer);
+    let tied = block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap();
+    let entries = llama_cpp::write::tokenizer_metadata(&tied.tokenizer, tied.config.text.vocab_size).unwrap();
+    let of = |key: &str| entries.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+    assert_eq!(of("tokenizer.ggml.pre").unwrap().as_str(), Some("qwen2"));
+    assert_eq!(of("tokenizer.huggingface.json"), None);
+}
+
+type Metadata = BTreeMap<String, Value>;
+
+/// The facts of a pair after something was changed in its metadata.
+fn facts_with(change: impl Fn(&mut Metadata)) -> Result<ModelFacts> {
+    let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
+    let opened = |file: &PathBuf| (file.display().to_string(), FileSource::open(file).unwrap());
+    let checkpoint = block_on(Checkpoint::open(ggufs(pair.path()).iter().map(opened).collect())).unwrap();
+    let mut files: Vec<Metadata> = checkpoint.metadata().to_vec();
+    files.iter_mut().for_each(change);
+    llama_cpp::read::facts(&files, |name| checkpoint.info(name).map(|info| info.shape.clone()))
+}
+
+#[test]
+fn what_converters_leave_out_has_the_published_values() {
+    let facts = facts_with(|metadata| {
+        for key in ["spatial_merge_size", "image_min_pixels", "image_max_pixels"] {
+            metadata.remove(&format!("clip.vision.{key}"));
+        }
+        metadata.remove("qwen3vl.vocab_size");
+        metadata.remove("qwen3vl.attention.value_length");
+    });
+    let facts = facts.unwrap();
+    assert_eq!(facts.config, block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap().config);
+    assert_eq!((facts.image.min_pixels, facts.image.max_pixels), (65_536, 16_777_216));
+}
+
+#[test]
+fn metadata_that_is_missing_or_of_another_kind_is_named() {
+    let cases: [(&str, Option<Value>, &str); 12] = [
+        (
+            "general.architecture",
+            Some("llama".into()),
+            "no GGUF file of architecture qwen3vl, which is the decoder; there are llama and llama",
+        ),
+        (
+            "clip.projector_type",
+            Some("mlp".into()),
+            "metadata key clip.projector_type is \"mlp\", only \"qwen3vl_merger\"",
+        ),
+        ("qwen3vl.block_count", None, "metadata key qwen3vl.block_count is missing, expected a whole number"),
+        (
+            "qwen3vl.rope.freq_base",
+            Some(Value::Bool(true)),
+            "qwen3vl.rope.freq_base is something else, expected a number",
+        ),
+        (
+            "qwen3vl.rope.dimension_sections",
+            Some(Value::Array(Array::I32(vec![-1, 2, 3]))),
+            "expected three whole numbers",
+        ),
+        ("qwen3vl.attention.value_length", Some(Value::U32(7)), "expected the same as attention.key_length"),
+        (
+            "clip.vision.image_mean",
+            Some(Value::Array(Array::F32(vec![0.5]))),
+            "clip.vision.image_mean is something else, expected three numbers",
+        ),
+        (
+            "clip.vision.is_deepstack_layers",
+            None,
+            "clip.vision.is_deepstack_layers is missing, expected flags",
+        ),
+        ("clip.vision.patch_size", Some(Value::U32(0)), "GGUF metadata"),
+        (
+            "tokenizer.ggml.pre",
+            Some("llama-bpe".into()),
+            "metadata key tokenizer.ggml.pre is \"llama-bpe\", only \"qwen2\"",
+        ),
+        (
+            "tokenizer.ggml.token_type",
+            Some(Value::Array(Array::I32(vec![1]))),
+            "expected a type for each token",
+        ),
+        ("tokenizer.ggml.tokens", Some(Value::Array(Array::String(vec![]))), "GGUF metadata"),
+    ];
+    for (key, value, expected) in cases {
+        let error = facts_with(|metadata| {
+            let is_there = metadata.remove(key).is_some();
+            if let (true, Some(value)) = (is_there, &value) {
+                metadata.insert(key.to_owned(), value.clone());
+            }
+        });
+        let error = error.map(|_| ()).expect_err(key);
+        assert!(error.to_string().contains(expected), "{key}: {error}");
+        assert!(matches!(error.kind(), Kind::Model | Kind::Unsupported), "{key}");
+    }
+}
+
+#[test]
+fn folders_that_hold_no_pair_say_what_they_hold() {
+    let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
+    let [tower, decoder] = <[PathBuf; 2]>::try_from(ggufs(pair.path())).unwrap();
+    let refused = |path: &Path, expected: &str| {
+        let error = block_on(Bundle::open(path)).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    let second = pair.path().join("other.gguf");
+    fs::copy(&decoder, &second).unwrap();
+    refused(pair.path(), "2 GGUF files for the decoder and 1 with mmproj in their names");
+    // Naming the decoder settles which one is meant.
+    block_on(ModelFacts::open(&second)).unwrap();
+    fs::remove_file(&second).unwrap();
+    fs::remove_file(&tower).unwrap();
+    refused(pair.path(), "1 GGUF files for the decoder and 0 with mmproj");
+    fs::copy(&decoder, &tower).unwrap();
+    refused(pair.path(), "again in");
+    fs::write(&tower, b"GGUF").unwrap();
+    refused(pair.path(), "mmproj");
+}
+
+#[test]
+fn the_pair_may_come_in_any_order_and_from_memory() {
+    let (_, pair) = converted(&golden(FOLDERS[1]), DType::F16);
+    let sources =
+        ggufs(pair.path()).into_iter().map(|file| ("file".to_owned(), MemorySource(fs::read(file).unwrap())));
+    let sources: Vec<_> = sources.collect();
+    assert!(block_on(gguf::read_header(&sources[0].1)).unwrap().metadata.contains_key("clip.projector_type"));
+    let forward = block_on(Bundle::from_gguf(sources.clone())).unwrap();
+    let backward = block_on(Bundle::from_gguf(sources.into_iter().rev().collect())).unwrap();
+    assert_eq!(forward.facts.config, backward.facts.config);
+    assert!(!forward.facts.config.text.tie_word_embeddings, "it has a head of its own");
+}
