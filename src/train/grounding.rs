@@ -67,7 +67,9 @@ impl Grounding {
         }
         let first = mentions.first()?;
         let mut counts = vec![0usize; items.len()];
-        owners.iter().for_each(|&owner| counts[owner] += 1);
+        for &owner in &owners {
+            counts[owner] += 1;
+        }
         let weights: Vec<f32> =
             owners.iter().map(|&owner| 1.0 / (counts[owner] * items.len()) as f32).collect();
         let cells: Vec<f32> =

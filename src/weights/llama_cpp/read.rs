@@ -230,7 +230,6 @@ fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
             NORMAL if vocab.insert(token.to_owned(), id.into()).is_some() => {
                 return Err(Error::model(format!("tokenizer.ggml.tokens has {:?} twice", shown(token))));
             }
-            NORMAL => {}
             CONTROL | USER_DEFINED => {
                 added.push(json!({"id": id, "content": token, "special": kind == CONTROL}));
             }
