@@ -1,5 +1,6 @@
 //! A pair of GGUF files with nothing beside them: its metadata says what a Hugging Face folder says in files.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,11 @@ fn converted(model: &Path, quant: DType) -> (TempDir, TempDir) {
     (whole, pair)
 }
 
+/// The demo model.
+fn shapes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/shapes")
+}
+
 /// The GGUF files of a folder, the vision tower's first.
 fn ggufs(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -59,7 +65,7 @@ fn a_pair_says_what_the_folder_said_that_it_was_made_of() {
             (block_on(ModelFacts::open(&folder)).unwrap(), block_on(ModelFacts::open(pair.path())).unwrap());
         assert_eq!(to.config, from.config);
         assert_eq!(to.image, from.image);
-        assert_eq!(to.scoring.overall.kind, OverallKind::YesNo, "these files carry no options");
+        assert_eq!(to.scoring, from.scoring);
         let [from, to] = [from, to].map(|facts| Tokenizer::from_json(&facts.tokenizer).unwrap());
         for text in [
             "A café sign, 12 green stars;  it's NIGHT\n\nYes",
@@ -96,7 +102,7 @@ fn a_pair_scores_as_its_converted_folder() {
 
 #[test]
 fn words_that_are_split_in_a_way_without_a_name_travel_whole() {
-    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("www/models/shapes");
+    let shapes = shapes();
     let facts = block_on(ModelFacts::open(&shapes)).unwrap();
     let entries =
         llama_cpp::write::tokenizer_metadata(&facts.tokenizer, facts.config.text.vocab_size).unwrap();
@@ -130,15 +136,17 @@ fn what_converters_leave_out_has_the_published_values() {
         }
         metadata.remove("qwen3vl.vocab_size");
         metadata.remove("qwen3vl.attention.value_length");
+        metadata.remove("imatch.scoring");
     });
     let facts = facts.unwrap();
     assert_eq!(facts.config, block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap().config);
+    assert_eq!(facts.scoring.overall.kind, OverallKind::YesNo);
     assert_eq!((facts.image.min_pixels, facts.image.max_pixels), (65_536, 16_777_216));
 }
 
 #[test]
 fn metadata_that_is_missing_or_of_another_kind_is_named() {
-    let cases: [(&str, Option<Value>, &str); 12] = [
+    let cases: [(&str, Option<Value>, &str); 17] = [
         (
             "general.architecture",
             Some("llama".into()),
@@ -169,9 +177,30 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
         (
             "clip.vision.is_deepstack_layers",
             None,
-            "clip.vision.is_deepstack_layers is missing, expected flags",
+            "clip.vision.is_deepstack_layers is missing, expected a flag for each block",
         ),
-        ("clip.vision.patch_size", Some(Value::U32(0)), "GGUF metadata"),
+        ("clip.vision.patch_size", Some(Value::U32(0)), "vision_config.patch_size is 0"),
+        (
+            "clip.vision.block_count",
+            Some(Value::U32(3)),
+            "but clip.vision.block_count 3: decoder and mmproj are of different models",
+        ),
+        (
+            "qwen3vl.n_deepstack_layers",
+            Some(Value::U32(0)),
+            "qwen3vl.n_deepstack_layers gives 0, but clip.vision.is_deepstack_layers 3",
+        ),
+        (
+            "clip.vision.projection_dim",
+            Some(Value::U32(7)),
+            "but clip.vision.projection_dim 7: decoder and mmproj",
+        ),
+        ("qwen3vl.rope.dimension_count", Some(Value::U32(8)), "expected the same as attention.key_length"),
+        (
+            "clip.vision.is_deepstack_layers",
+            Some(Value::Array(Array::Bool(vec![false; 513]))),
+            "expected a flag for each block",
+        ),
         (
             "tokenizer.ggml.pre",
             Some("llama-bpe".into()),
@@ -182,19 +211,64 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
             Some(Value::Array(Array::I32(vec![1]))),
             "expected a type for each token",
         ),
-        ("tokenizer.ggml.tokens", Some(Value::Array(Array::String(vec![]))), "GGUF metadata"),
+        ("tokenizer.ggml.tokens", Some(Value::Array(Array::String(vec![]))), "a type for each token"),
     ];
     for (key, value, expected) in cases {
+        let found = Cell::new(false);
         let error = facts_with(|metadata| {
-            let is_there = metadata.remove(key).is_some();
-            if let (true, Some(value)) = (is_there, &value) {
-                metadata.insert(key.to_owned(), value.clone());
+            if metadata.remove(key).is_some() {
+                found.set(true);
+                metadata.extend(value.clone().map(|value| (key.to_owned(), value)));
             }
         });
+        assert!(found.get(), "{key} is in neither file");
         let error = error.map(|_| ()).expect_err(key);
         assert!(error.to_string().contains(expected), "{key}: {error}");
         assert!(matches!(error.kind(), Kind::Model | Kind::Unsupported), "{key}");
     }
+}
+
+#[test]
+fn rotary_frequencies_of_another_kind_are_refused() {
+    let with = |kind: &str| {
+        facts_with(|metadata| {
+            if metadata.contains_key("qwen3vl.block_count") {
+                metadata.insert("qwen3vl.rope.scaling.type".to_owned(), kind.into());
+            }
+        })
+    };
+    with("none").unwrap();
+    let error = with("yarn").map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("rope.scaling.type is \"yarn\", only \"none\""), "{error}");
+}
+
+#[test]
+fn a_tensor_without_a_place_means_another_model() {
+    // A head under another name would leave the embedding table in its place.
+    let (_, pair) = converted(&golden(FOLDERS[1]), DType::F16);
+    let decoder = ggufs(pair.path()).pop().unwrap();
+    let name = |name: &str| [(name.len() as u64).to_le_bytes().as_slice(), name.as_bytes()].concat();
+    let (old, new) = (name("output.weight"), name("outpux.weight"));
+    let mut bytes = fs::read(&decoder).unwrap();
+    let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
+    bytes[at..at + new.len()].copy_from_slice(&new);
+    fs::write(&decoder, bytes).unwrap();
+    let error = block_on(Bundle::open(&decoder)).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("1 tensors have no place in a qwen3_vl model, outpux.weight"), "{error}");
+}
+
+#[test]
+fn scoring_options_travel_in_the_decoder() {
+    let tuned = TempDir::new().unwrap();
+    for file in fs::read_dir(golden(FOLDERS[0])).unwrap().map(|entry| entry.unwrap().path()) {
+        fs::copy(&file, tuned.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let options = r#"{"overall": {"kind": "levels", "temperature": 1.5}}"#;
+    fs::write(tuned.path().join("imatch.json"), options).unwrap();
+    let (whole, pair) = converted(tuned.path(), DType::F16);
+    let facts = block_on(ModelFacts::open(pair.path())).unwrap();
+    assert_eq!(facts.scoring, block_on(ModelFacts::open(whole.path())).unwrap().scoring);
+    assert_eq!(facts.scoring.overall.kind, OverallKind::Levels);
 }
 
 #[test]
@@ -205,6 +279,8 @@ fn folders_that_hold_no_pair_say_what_they_hold() {
         let error = block_on(Bundle::open(path)).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     };
+    refused(&tower, "is a vision tower; name the decoder's file");
+    refused(&ggufs(&shapes())[1], "name the folder, which has its scoring options");
     let second = pair.path().join("other.gguf");
     fs::copy(&decoder, &second).unwrap();
     refused(pair.path(), "2 GGUF files for the decoder and 1 with mmproj in their names");
@@ -216,7 +292,7 @@ fn folders_that_hold_no_pair_say_what_they_hold() {
     fs::copy(&decoder, &tower).unwrap();
     refused(pair.path(), "again in");
     fs::write(&tower, b"GGUF").unwrap();
-    refused(pair.path(), "mmproj");
+    refused(pair.path(), "leave the file of 4 bytes");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::llama_cpp;
 use super::manifest::{FileEntry, Hasher, Manifest, Role};
 use super::report::LoadReport;
 use super::source::ByteSource;
+use super::tensor::shown;
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
 use crate::score::{ModelIdentity, ScoringOptions};
@@ -116,8 +117,16 @@ impl<S: ByteSource> Bundle<S> {
     pub async fn from_gguf(files: Vec<(String, S)>) -> Result<Self> {
         let checkpoint = Checkpoint::open(files).await?;
         let facts = facts(&checkpoint)?;
-        let names = checkpoint.metadata().iter().filter_map(|file| file.get("general.name")?.as_str());
-        let name = names.max_by_key(|name| name.len()).unwrap_or("model").to_owned();
+        // A folder's other tensors are other models' business; here they say that this is another model.
+        let report = LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete()?;
+        if let Some(name) = report.unused.first() {
+            let (n, name) = (report.unused.len(), shown(name));
+            return Err(Error::unsupported(format!(
+                "{n} tensors have no place in a {} model, {name} the first of them",
+                facts.config.architecture
+            )));
+        }
+        let name = llama_cpp::read::name(checkpoint.metadata());
         Self::assemble(name, facts, checkpoint).await
     }
 

@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// to read than a second request.
 const MAX_GAP: u64 = 16 << 10;
 
+/// Most blocks of a vision tower that metadata may flag.
+pub(super) const MAX_BLOCKS: usize = 512;
+
 /// Bytes that are hashed at a time.
 pub(super) const HASHED_AT_ONCE: u64 = 1 << 20;
 
@@ -254,8 +257,9 @@ async fn headers(source: &impl ByteSource) -> Result<Headers> {
 fn taps(metadata: &BTreeMap<String, Value>, tensors: &[TensorInfo]) -> Vec<usize> {
     let flags = metadata.get("clip.vision.is_deepstack_layers").and_then(Value::as_bools);
     let mut taps: Vec<usize> = match flags {
-        Some(flags) => (0..flags.len()).filter(|block| flags[*block]).collect(),
-        None => tensors.iter().filter_map(|tensor| names::tapped_block(&tensor.name)).collect(),
+        // No model is so deep; a longer list would cost every name a search through it.
+        Some(flags) if flags.len() <= MAX_BLOCKS => (0..flags.len()).filter(|block| flags[*block]).collect(),
+        _ => tensors.iter().filter_map(|tensor| names::tapped_block(&tensor.name)).collect(),
     };
     taps.sort_unstable();
     taps.dedup();

@@ -76,7 +76,7 @@ pub async fn convert(job: ConvertJob) -> Result<ConvertReport> {
             out_dir.display()
         )));
     }
-    let mut text = text_metadata(&model.config, &name, quant);
+    let mut text = text_metadata(&model.config, model.scoring.as_ref(), &name, quant);
     text.extend(tokenizer_metadata(&model.tokenizer, model.config.text.vocab_size)?);
     let vision = vision_metadata(&model.config, &model.image, &name, quant);
     let (text_path, vision_path) = (format!("model-{quant}.gguf"), format!("mmproj-{quant}.gguf"));

@@ -30,7 +30,7 @@ pub fn matrix(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
     Ok(Tensor::from_data(TensorData::new(decode_f32(info, bytes)?, shape), device))
 }
 
-/// A linear weight, `[out, in]` as stored and `[in, out]` as returned, in the precision it is stored in.
+/// A linear weight, `[out, in]` as stored and `[in, out]` as returned, in the precision that the table above gives.
 pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<2>> {
     let [d_out, d_in] = two(info)?;
     let (values, scales) = match info.dtype {

@@ -65,6 +65,7 @@ fn gguf_pair(path: &Path) -> Result<Option<Vec<(String, FileSource)>>> {
     let is_gguf =
         |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_tower = |path: &Path| name(path).to_lowercase().contains("mmproj");
     let is_file = path.is_file() && is_gguf(path);
     let folder = if is_file { path.parent().unwrap_or(Path::new(".")) } else { path };
     if !is_file
@@ -73,6 +74,16 @@ fn gguf_pair(path: &Path) -> Result<Option<Vec<(String, FileSource)>>> {
         return Ok(None);
     }
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if is_file && folder.join("manifest.json").is_file() {
+        return Err(Error::input(format!(
+            "{} belongs to the converted model in {}; name the folder, which has its scoring options",
+            path.display(),
+            folder.display()
+        )));
+    }
+    if is_file && is_tower(path) {
+        return Err(Error::input(format!("{} is a vision tower; name the decoder's file", path.display())));
+    }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
         files.push(entry.map_err(|error| Error::io(folder, error))?.path());
@@ -80,7 +91,7 @@ fn gguf_pair(path: &Path) -> Result<Option<Vec<(String, FileSource)>>> {
     files.retain(|file| is_gguf(file));
     files.sort();
     let (towers, mut decoders): (Vec<PathBuf>, Vec<PathBuf>) =
-        files.into_iter().partition(|file| name(file).to_lowercase().contains("mmproj"));
+        files.into_iter().partition(|file| is_tower(file));
     if is_file {
         decoders = vec![path.to_owned()];
     } else if decoders.is_empty() && towers.is_empty() {

@@ -125,7 +125,7 @@ impl ModuleMapper for Fill {
 /// How values lie on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Quantised matrices as they are stored, the rest in f32: what scoring reads.
+    /// Quantised matrices in whole numbers (see [`super::device`]), the rest in f32: what scoring reads.
     Stored,
     /// Everything in f32, quantised matrices decoded: what training changes.
     Full,

@@ -11,6 +11,9 @@ pub mod write;
 /// (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 const TOKENIZER_JSON: &str = "tokenizer.huggingface.json";
 
+/// Scoring options as JSON; ours alone.
+const SCORING: &str = "imatch.scoring";
+
 /// `tokenizer.ggml.pre` of a vocabulary whose text is split by [`QWEN2_PATTERN`].
 const QWEN2: &str = "qwen2";
 

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, TOKENIZER_JSON, USER_DEFINED};
+use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED};
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::Context as _;
 use crate::score::ScoringOptions;
 use crate::weights::ModelFacts;
+use crate::weights::checkpoint::MAX_BLOCKS;
 use crate::weights::gguf::Value;
-use crate::weights::names::{HEAD, PATCH_EMBEDDING, POSITION_TABLE};
+use crate::weights::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE};
 use crate::weights::tensor::shown;
 use crate::{Error, Result};
 
@@ -23,6 +24,17 @@ const MAX_PIXELS: u64 = 16_777_216;
 
 /// Merged patches per side where the file does not say (`spatial_merge_size` of every Qwen3-VL).
 const MERGE: u64 = 2;
+
+/// Most tokens that are no ordinary ones; Qwen's vocabularies have below 300.
+const MAX_ADDED: usize = 1 << 13;
+
+const ARCHITECTURE: &str = "general.architecture";
+
+/// Architecture of the decoder's file, and the prefix of its keys.
+const DECODER: &str = "qwen3vl";
+
+/// Architecture of the vision tower's file, and the prefix of its keys.
+const TOWER: &str = "clip";
 
 type Metadata = BTreeMap<String, Value>;
 
@@ -84,10 +96,17 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| value.into())
 }
 
+/// What the decoder's file calls the model.
+pub fn name(files: &[Metadata]) -> String {
+    let decoder = files.iter().find(|file| file.get(ARCHITECTURE).and_then(Value::as_str) == Some(DECODER));
+    let name = decoder.and_then(|file| file.get("general.name")?.as_str());
+    name.map_or_else(|| "model".to_owned(), shown)
+}
+
 /// Everything but the weights, from the metadata of the files (in any order) and the shapes of the
 /// tensors in them, by canonical name.
 ///
-/// Scoring options are those of an untuned checkpoint: these files carry none.
+/// Scoring options are those of an untuned checkpoint, except in files that were converted here.
 ///
 /// # Errors
 /// [`Kind::Model`](crate::error::Kind::Model) names the key that is missing or malformed;
@@ -95,9 +114,9 @@ fn decimal(value: f32) -> f64 {
 /// splitting words that is not known here.
 pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<ModelFacts> {
     let architecture = |metadata: &Metadata| {
-        metadata.get("general.architecture").and_then(Value::as_str).unwrap_or_default().to_owned()
+        metadata.get(ARCHITECTURE).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
-    let known = ["qwen3vl", "clip"];
+    let known = [DECODER, TOWER];
     let [text, vision] = known.map(|name| files.iter().find(|metadata| architecture(metadata) == name));
     let missing = |what: &str, name: &str| {
         let found: Vec<String> = files.iter().map(|file| shown(&architecture(file))).collect();
@@ -121,27 +140,46 @@ pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> 
         image: image.context(|| "GGUF metadata")?,
         config,
         tokenizer: tokenizer(text).context(|| "GGUF metadata")?,
-        scoring: ScoringOptions::zero_shot(),
+        scoring: match text.get(SCORING).and_then(Value::as_str) {
+            Some(options) => ScoringOptions::from_json(options.as_bytes()).context(|| SCORING)?,
+            None => ScoringOptions::zero_shot(),
+        },
     })
 }
 
 /// `config.json`.
 fn config(text: &Metadata, vision: &Metadata, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Json> {
+    let matrix = |name: &str| match shape(name).as_deref() {
+        Some(&[rows, columns]) => Ok([rows as u64, columns as u64]),
+        _ => Err(Error::model(format!("tensor {name} is missing or no matrix"))),
+    };
     let tokens = vocabulary(text)?;
+    let [rows, _] = matrix(EMBEDDING)?;
+    if rows != tokens.len() as u64 {
+        return Err(Error::model(format!(
+            "tokenizer.ggml.tokens has {} tokens, but the embedding table {rows} rows",
+            tokens.len()
+        )));
+    }
     let id = |content: &str| {
         tokens.iter().position(|(token, _)| *token == content).ok_or_else(|| {
             Error::model(format!("tokenizer.ggml.tokens has no {content}, which pictures need"))
         })
     };
-    let matrix = |name: &str| match shape(name).as_deref() {
-        Some(&[rows, columns]) => Ok([rows as u64, columns as u64]),
-        _ => Err(Error::model(format!("tensor {name} is missing or no matrix"))),
-    };
     let tower = Keys { metadata: vision, prefix: "clip.vision." };
     Keys { metadata: vision, prefix: "clip." }.only("projector_type", "qwen3vl_merger")?;
     let flags = tower.get("is_deepstack_layers").and_then(Value::as_bools);
-    let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "flags"))?;
+    let flags = flags.filter(|flags| flags.len() <= MAX_BLOCKS);
+    let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "a flag for each block"))?;
     let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
+    let decoder_keys = Keys { metadata: text, prefix: "qwen3vl." };
+    let depth = tower.count("block_count")?;
+    same(["clip.vision.is_deepstack_layers", "clip.vision.block_count"], [flags.len() as u64, depth])?;
+    // Towers of other models fit by their widths and differ in what they hand to the decoder.
+    let levels = decoder_keys.count_or("n_deepstack_layers", taps.len() as u64)?;
+    same(["qwen3vl.n_deepstack_layers", "clip.vision.is_deepstack_layers"], [levels, taps.len() as u64])?;
+    let widths = [decoder_keys.count("embedding_length")?, tower.count("projection_dim")?];
+    same(["qwen3vl.embedding_length", "clip.vision.projection_dim"], widths)?;
     let patch = tower.count("patch_size")?;
     let [_, row] = matrix(PATCH_EMBEDDING)?;
     Ok(json!({
@@ -152,9 +190,9 @@ fn config(text: &Metadata, vision: &Metadata, shape: impl Fn(&str) -> Option<Vec
         "vision_end_token_id": id("<|vision_end|>")?,
         // The head is a tensor of its own only where it is not the embedding table.
         "tie_word_embeddings": shape(HEAD).is_none(),
-        "text_config": decoder(Keys { metadata: text, prefix: "qwen3vl." }, tokens.len())?,
+        "text_config": decoder(decoder_keys, tokens.len())?,
         "vision_config": {
-            "depth": tower.count("block_count")?,
+            "depth": depth,
             "hidden_size": tower.count("embedding_length")?,
             "intermediate_size": tower.count("feed_forward_length")?,
             "num_heads": tower.count("attention.head_count")?,
@@ -164,9 +202,20 @@ fn config(text: &Metadata, vision: &Metadata, shape: impl Fn(&str) -> Option<Vec
             "spatial_merge_size": tower.count_or("spatial_merge_size", MERGE)?,
             "num_position_embeddings": matrix(POSITION_TABLE)?[0],
             "deepstack_visual_indexes": taps,
-            "out_hidden_size": tower.count("projection_dim")?,
+            "out_hidden_size": widths[1],
         },
     }))
+}
+
+/// Refuses two files that do not say the same.
+fn same(keys: [&str; 2], values: [u64; 2]) -> Result<()> {
+    if values[0] == values[1] {
+        return Ok(());
+    }
+    Err(Error::model(format!(
+        "{} gives {}, but {} {}: decoder and mmproj are of different models",
+        keys[0], values[0], keys[1], values[1]
+    )))
 }
 
 /// `text_config` of `config.json`.
@@ -177,6 +226,12 @@ fn decoder(keys: Keys<'_>, vocabulary: usize) -> Result<Json> {
     let head = keys.count("attention.key_length")?;
     if keys.count_or("attention.value_length", head)? != head {
         return Err(keys.wrong("attention.value_length", "the same as attention.key_length"));
+    }
+    if keys.count_or("rope.dimension_count", head)? != head {
+        return Err(keys.wrong("rope.dimension_count", "the same as attention.key_length"));
+    }
+    if keys.get("rope.scaling.type").is_some() {
+        keys.only("rope.scaling.type", "none")?;
     }
     Ok(json!({
         "vocab_size": vocabulary,
@@ -225,6 +280,13 @@ fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
     keys.only("pre", QWEN2)?;
     let mut vocab = Map::new();
     let mut added = Vec::new();
+    let is_added = |(_, kind): &(&str, i32)| matches!(*kind, CONTROL | USER_DEFINED);
+    let n_added = vocabulary(text)?.iter().filter(|token| is_added(token)).count();
+    if n_added > MAX_ADDED {
+        return Err(Error::model(format!(
+            "tokenizer.ggml.token_type names {n_added} special tokens, expected at most {MAX_ADDED}"
+        )));
+    }
     for (id, (token, kind)) in vocabulary(text)?.into_iter().enumerate() {
         match kind {
             NORMAL if vocab.insert(token.to_owned(), id.into()).is_some() => {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, TOKENIZER_JSON, UNUSED, USER_DEFINED};
+use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, UNUSED, USER_DEFINED};
 use crate::config::{ImageConfig, ModelConfig};
 use crate::weights::gguf::{Array, Value};
 use crate::weights::tensor::{DType, shown};
@@ -42,8 +42,13 @@ fn general(architecture: &str, kind: &str, name: &str, quant: DType) -> Entries 
     ]
 }
 
-/// Metadata of the decoder's file, architecture `qwen3vl`.
-pub fn text_metadata(config: &ModelConfig, name: &str, quant: DType) -> Vec<(String, Value)> {
+/// Metadata of the decoder's file, architecture `qwen3vl`, with the scoring options where there are any.
+pub fn text_metadata(
+    config: &ModelConfig,
+    scoring: Option<&serde_json::Map<String, Json>>,
+    name: &str,
+    quant: DType,
+) -> Vec<(String, Value)> {
     let text = &config.text;
     let count = |value: usize| Value::U32(u32::try_from(value).unwrap_or(u32::MAX));
     let [time, height, width] = text.mrope_section.map(|size| size as i32);
@@ -68,6 +73,10 @@ pub fn text_metadata(config: &ModelConfig, name: &str, quant: DType) -> Vec<(Str
             ("vocab_size", count(text.vocab_size)),
         ]
         .map(|(key, value)| (format!("qwen3vl.{key}"), value)),
+    );
+    entries.extend(
+        scoring
+            .map(|options| (SCORING.to_owned(), Json::Object(options.clone()).to_string().as_str().into())),
     );
     entries
 }
