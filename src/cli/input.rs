@@ -1,4 +1,4 @@
-//! What the verbs share: flags of the model and of the question, files with limits, files written as a whole.
+//! What the verbs share: flags of the model and of the question, pictures and texts with limits.
 
 use std::path::{Path, PathBuf};
 

@@ -12,6 +12,8 @@ mod image;
 mod json;
 mod model;
 
+pub(crate) use model::MAX_DEPTH;
+
 /// How pictures become patches (`preprocessor_config.json`).
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ImageConfig {

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 const FAMILY: &str = "qwen3_vl";
 
 /// Most layers of either tower; the deepest published model has below 100.
-const MAX_DEPTH: usize = 512;
+pub(crate) const MAX_DEPTH: usize = 512;
 
 /// Widest residual stream or feed-forward part.
 const MAX_WIDTH: usize = 1 << 18;

@@ -125,27 +125,13 @@ impl Batch {
     pub fn new(items: &[&Item], config: &ModelConfig, device: &Device) -> Result<Self> {
         let first = *items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
         let [_, h, w] = first.patches.grid_thw;
-        let placed = first.asked.first().is_some_and(|asked| !asked.places.is_empty());
-        let is_whole = |asked: &Asked| !asked.answer.is_empty() && asked.places.is_empty() != placed;
-        if items.iter().any(|item| item.asked.is_empty() || !item.asked.iter().all(is_whole)) {
-            return Err(Error::internal("an item needs questions, and each an answer, and places or none"));
-        }
-        if items.iter().any(|item| item.patches.grid_thw != first.patches.grid_thw) {
-            return Err(Error::internal("the pictures of a batch must share one grid"));
-        }
+        let merge = config.vision.spatial_merge_size;
+        check(items, first, h * w / (merge * merge))?;
         let image_start = first.asked[0]
             .ids
             .iter()
             .position(|&id| id == config.tokens.image)
             .ok_or_else(|| Error::internal("a training sequence has no picture token"))?;
-        let merge = config.vision.spatial_merge_size;
-        let inside = |asked: &Asked, mention: &Mention| {
-            mention.token < asked.ids.len() && mention.cells.len() == h * w / (merge * merge)
-        };
-        let mut asked = items.iter().flat_map(|item| &item.asked);
-        if !asked.all(|asked| asked.mentions.iter().flatten().all(|mention| inside(asked, mention))) {
-            return Err(Error::internal("a mention needs a token of its question and a mark for each cell"));
-        }
         let sequences: Vec<Sequence> = items
             .iter()
             .enumerate()
@@ -185,6 +171,25 @@ impl Batch {
             grounding: from_fn(|layer| Grounding::new(items, &sequences, t, layer, device)),
         })
     }
+}
+
+/// What types cannot say about the items of a batch of pictures with `cells` tokens each.
+fn check(items: &[&Item], first: &Item, cells: usize) -> Result<()> {
+    let placed = first.asked.first().is_some_and(|asked| !asked.places.is_empty());
+    let is_whole = |asked: &Asked| !asked.answer.is_empty() && asked.places.is_empty() != placed;
+    if items.iter().any(|item| item.asked.is_empty() || !item.asked.iter().all(is_whole)) {
+        return Err(Error::internal("an item needs questions, and each an answer, and places or none"));
+    }
+    if items.iter().any(|item| item.patches.grid_thw != first.patches.grid_thw) {
+        return Err(Error::internal("the pictures of a batch must share one grid"));
+    }
+    let inside =
+        |asked: &Asked, mention: &Mention| mention.token < asked.ids.len() && mention.cells.len() == cells;
+    let mut asked = items.iter().flat_map(|item| &item.asked);
+    if !asked.all(|asked| asked.mentions.iter().flatten().all(|mention| inside(asked, mention))) {
+        return Err(Error::internal("a mention needs a token of its question and a mark for each cell"));
+    }
+    Ok(())
 }
 
 /// The same, `length` long.

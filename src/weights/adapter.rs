@@ -237,8 +237,7 @@ mod native {
 
     use super::{Adapter, CONFIG, Context, Error, ModelConfig, Result, WEIGHTS};
     use crate::score::ScoringOptions;
-    use crate::weights::files::read_part;
-    use crate::weights::files::write_whole;
+    use crate::weights::files::{read_part, write_whole};
     use crate::weights::source::FileSource;
 
     /// Scoring options beside an adapter: how a model that has it merged is to be read.

@@ -105,9 +105,7 @@ impl<S: ByteSource> Bundle<S> {
             golden: manifest.golden.clone(),
         })
     }
-}
 
-impl<S: ByteSource> Bundle<S> {
     /// A pair of GGUF files as llama.cpp's tools write them, decoder and `mmproj` in any order, with
     /// nothing beside them: configuration and tokenizer are in their metadata.
     ///
@@ -118,11 +116,11 @@ impl<S: ByteSource> Bundle<S> {
         let checkpoint = Checkpoint::open(files).await?;
         let facts = facts(&checkpoint)?;
         // A folder's other tensors are other models' business; here they say that this is another model.
-        let report = LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete()?;
-        if let Some(name) = report.unused.first() {
-            let (n, name) = (report.unused.len(), shown(name));
+        let report = LoadReport::compare(&expected(&facts.config), checkpoint.tensors());
+        if let Some(name) = report.complete()?.unused.first() {
             return Err(Error::unsupported(format!(
-                "{n} tensors have no place in a {} model, {name} the first of them",
+                "tensor {} has no place in a {} model",
+                shown(name),
                 facts.config.architecture
             )));
         }
@@ -130,10 +128,8 @@ impl<S: ByteSource> Bundle<S> {
         Self::assemble(name, facts, checkpoint).await
     }
 
-    /// Compares what is there with what the configuration calls for, and names the whole.
+    /// Hashes weights that are all there, gigabytes of them, and names the whole.
     pub(super) async fn assemble(name: String, facts: ModelFacts, checkpoint: Checkpoint<S>) -> Result<Self> {
-        // Before gigabytes are hashed.
-        LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete()?;
         let identity = ModelIdentity {
             name,
             architecture: facts.config.architecture.clone(),

@@ -10,15 +10,13 @@ use super::safetensors;
 use super::source::ByteSource;
 use super::table::Table;
 use super::tensor::{DType, TensorInfo, shown};
+use crate::config::MAX_DEPTH;
 use crate::error::Context;
 use crate::{Error, Result};
 
 /// Rows that are read although nobody asked for them, in bytes: a gap up to this is cheaper
 /// to read than a second request.
 const MAX_GAP: u64 = 16 << 10;
-
-/// Most blocks of a vision tower that metadata may flag.
-pub(super) const MAX_BLOCKS: usize = 512;
 
 /// Bytes that are hashed at a time.
 pub(super) const HASHED_AT_ONCE: u64 = 1 << 20;
@@ -258,7 +256,7 @@ fn taps(metadata: &BTreeMap<String, Value>, tensors: &[TensorInfo]) -> Vec<usize
     let flags = metadata.get("clip.vision.is_deepstack_layers").and_then(Value::as_bools);
     let mut taps: Vec<usize> = match flags {
         // No model is so deep; a longer list would cost every name a search through it.
-        Some(flags) if flags.len() <= MAX_BLOCKS => (0..flags.len()).filter(|block| flags[*block]).collect(),
+        Some(flags) if flags.len() <= MAX_DEPTH => (0..flags.len()).filter(|block| flags[*block]).collect(),
         _ => tensors.iter().filter_map(|tensor| names::tapped_block(&tensor.name)).collect(),
     };
     taps.sort_unstable();

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use super::bundle::{Bundle, ModelFacts, facts};
 use super::checkpoint::Checkpoint;
 use super::files::{folder_name, read_part};
+use super::layout::expected;
 use super::manifest::{Manifest, Role, verify};
+use super::report::LoadReport;
 use super::source::FileSource;
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
@@ -55,6 +57,7 @@ impl Bundle<FileSource> {
         }
         let facts = hugging_face(path).context(place)?;
         let checkpoint = Checkpoint::open_folder(path).await.context(place)?;
+        LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete().context(place)?;
         Self::assemble(folder_name(path), facts, checkpoint).await.context(place)
     }
 }

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED};
-use crate::config::{ImageConfig, ModelConfig};
+use crate::config::{ImageConfig, MAX_DEPTH, ModelConfig};
 use crate::error::Context as _;
 use crate::score::ScoringOptions;
 use crate::weights::ModelFacts;
-use crate::weights::checkpoint::MAX_BLOCKS;
 use crate::weights::gguf::Value;
 use crate::weights::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE};
 use crate::weights::tensor::shown;
@@ -30,10 +29,10 @@ const MAX_ADDED: usize = 1 << 13;
 
 const ARCHITECTURE: &str = "general.architecture";
 
-/// Architecture of the decoder's file, and the prefix of its keys.
+/// Architecture of the decoder's file.
 const DECODER: &str = "qwen3vl";
 
-/// Architecture of the vision tower's file, and the prefix of its keys.
+/// Architecture of the vision tower's file.
 const TOWER: &str = "clip";
 
 type Metadata = BTreeMap<String, Value>;
@@ -82,7 +81,7 @@ impl<'a> Keys<'a> {
         match self.get(key).and_then(Value::as_str) {
             Some(text) if text == expected => Ok(()),
             Some(other) => Err(Error::unsupported(format!(
-                "metadata key {}{key} is {:?}, only {expected:?} is supported",
+                "metadata key {}{key} is \"{}\", only {expected:?} is supported",
                 self.prefix,
                 shown(other)
             ))),
@@ -116,8 +115,8 @@ pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> 
     let architecture = |metadata: &Metadata| {
         metadata.get(ARCHITECTURE).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
-    let known = [DECODER, TOWER];
-    let [text, vision] = known.map(|name| files.iter().find(|metadata| architecture(metadata) == name));
+    let [text, vision] =
+        [DECODER, TOWER].map(|name| files.iter().find(|metadata| architecture(metadata) == name));
     let missing = |what: &str, name: &str| {
         let found: Vec<String> = files.iter().map(|file| shown(&architecture(file))).collect();
         Error::unsupported(format!(
@@ -125,17 +124,13 @@ pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> 
             found.join(" and ")
         ))
     };
-    let text = text.ok_or_else(|| missing("decoder", known[0]))?;
-    let vision = vision.ok_or_else(|| missing("vision tower (the mmproj file)", known[1]))?;
-    let config = config(text, vision, shape).and_then(|json| {
-        let config = serde_json::to_vec(&json).map_err(|error| Error::internal(error.to_string()))?;
-        ModelConfig::from_json(&config)
-    });
+    let text = text.ok_or_else(|| missing("decoder", DECODER))?;
+    let vision = vision.ok_or_else(|| missing("vision tower (the mmproj file)", TOWER))?;
+    let config =
+        config(text, vision, shape).and_then(|json| ModelConfig::from_json(json.to_string().as_bytes()));
     let config = config.context(|| "GGUF metadata")?;
-    let image = preprocessor(vision).and_then(|json| {
-        let image = serde_json::to_vec(&json).map_err(|error| Error::internal(error.to_string()))?;
-        ImageConfig::from_json(&image, &config)
-    });
+    let image =
+        preprocessor(vision).and_then(|json| ImageConfig::from_json(json.to_string().as_bytes(), &config));
     Ok(ModelFacts {
         image: image.context(|| "GGUF metadata")?,
         config,
@@ -169,7 +164,7 @@ fn config(text: &Metadata, vision: &Metadata, shape: impl Fn(&str) -> Option<Vec
     let tower = Keys { metadata: vision, prefix: "clip.vision." };
     Keys { metadata: vision, prefix: "clip." }.only("projector_type", "qwen3vl_merger")?;
     let flags = tower.get("is_deepstack_layers").and_then(Value::as_bools);
-    let flags = flags.filter(|flags| flags.len() <= MAX_BLOCKS);
+    let flags = flags.filter(|flags| flags.len() <= MAX_DEPTH);
     let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "a flag for each block"))?;
     let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
     let decoder_keys = Keys { metadata: text, prefix: "qwen3vl." };
@@ -280,17 +275,15 @@ fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
     keys.only("pre", QWEN2)?;
     let mut vocab = Map::new();
     let mut added = Vec::new();
-    let is_added = |(_, kind): &(&str, i32)| matches!(*kind, CONTROL | USER_DEFINED);
-    let n_added = vocabulary(text)?.iter().filter(|token| is_added(token)).count();
-    if n_added > MAX_ADDED {
-        return Err(Error::model(format!(
-            "tokenizer.ggml.token_type names {n_added} special tokens, expected at most {MAX_ADDED}"
-        )));
-    }
     for (id, (token, kind)) in vocabulary(text)?.into_iter().enumerate() {
         match kind {
             NORMAL if vocab.insert(token.to_owned(), id.into()).is_some() => {
-                return Err(Error::model(format!("tokenizer.ggml.tokens has {:?} twice", shown(token))));
+                return Err(Error::model(format!("tokenizer.ggml.tokens has \"{}\" twice", shown(token))));
+            }
+            CONTROL | USER_DEFINED if added.len() == MAX_ADDED => {
+                return Err(Error::model(format!(
+                    "tokenizer.ggml.token_type names more than {MAX_ADDED} special tokens"
+                )));
             }
             CONTROL | USER_DEFINED => {
                 added.push(json!({"id": id, "content": token, "special": kind == CONTROL}));
@@ -309,5 +302,5 @@ fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
         "model": {"type": "BPE", "vocab": vocab, "merges": keys.texts("merges")?},
     });
-    serde_json::to_vec(&json).map_err(|error| Error::internal(error.to_string()))
+    Ok(json.to_string().into_bytes())
 }
