@@ -164,7 +164,8 @@ fn bad_input_ends_in_one_clear_line() {
     fail(&score_args(&model, &empty, PROMPT), 2, "empty.png");
     fail(&score_args(&model, &torn, PROMPT), 2, "torn.png");
     fail(&score_args(&model, &nowhere, PROMPT), 2, "nowhere");
-    fail(&score_args(&nowhere, &image, PROMPT), 2, "no model folder");
+    fail(&score_args(&nowhere, &image, PROMPT), 2, "nowhere: No such file");
+    fail(&score_args(&folder.path().display().to_string(), &image, PROMPT), 2, "no model: neither");
     fail(&["score", "--model", &model, "--image", &image], 2, "--prompt");
     fail(&["score", "--bogus"], 2, "--bogus");
     fail(&["paint"], 2, "paint");

@@ -23,6 +23,7 @@ mod learner;
 mod lora;
 mod metrics;
 mod parity;
+mod preflight;
 mod questions;
 mod records;
 mod scenes;

@@ -220,7 +220,10 @@ fn rows_are_read_alone_and_in_the_order_asked_for() {
     assert_eq!(watched.1.borrow().iter().map(|(_, len)| *len).collect::<Vec<_>>(), [512, 256]);
     assert!(block_on(checkpoint.rows(names::EMBEDDING, &[])).unwrap().is_empty());
     let error = block_on(checkpoint.rows(names::EMBEDDING, &[1000])).unwrap_err().to_string();
-    assert_eq!(error, "row 1000 of tensor language_model.embed_tokens.weight, which has 1000");
+    assert_eq!(
+        error,
+        "model.safetensors: row 1000 of tensor language_model.embed_tokens.weight, which has 1000"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 pub mod plan;
 pub mod prefix;
+mod preflight;
 mod processor;
 pub mod selftest;
 mod session;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use web_time::Instant;
 
+pub use preflight::{DeviceBytes, Preflight, Work};
 pub use processor::{Processor, Question};
 pub use session::{Logits, Session};
 pub use trace::{Trace, TracedStage};
@@ -30,6 +32,10 @@ use crate::model::{Observer, VisionLanguageModel};
 use crate::score::ModelIdentity;
 use crate::weights::names::{EMBEDDING, HEAD};
 use crate::weights::{Bundle, ByteSource, LoadReport, Precision, Table, load};
+
+/// Largest embedding table that is kept in host memory, in stored bytes; of larger ones the rows that a
+/// prompt needs are read from the model's file, so that a tab's heap stays small.
+const HELD_TABLE: u64 = 16 << 20;
 
 /// A model on a device, ready to open pictures.
 pub struct Engine {
@@ -67,7 +73,7 @@ impl Engine {
     ///
     /// # Errors
     /// Where parts contradict each other, tensors are missing or have other shapes, or reading fails.
-    pub async fn load<S: ByteSource>(
+    pub async fn load<S: ByteSource + 'static>(
         bundle: Bundle<S>,
         place: Place,
         progress: impl AsyncFnMut(u64, u64) -> Result<()>,
@@ -83,14 +89,14 @@ impl Engine {
         let model = VisionLanguageModel::new(processor.config(), &place.device);
         let (model, report) =
             load(model, &outside, &checkpoint, (&place.device, Precision::Stored), progress).await?;
-        let embedding = checkpoint.table(EMBEDDING).await?;
         let mut answer_ids = processor.answers().overall();
         answer_ids.extend(processor.answers().element());
         answer_ids.sort_unstable();
         answer_ids.dedup();
-        let rows =
-            if tied { embedding.rows(&answer_ids)? } else { checkpoint.rows(HEAD, &answer_ids).await? };
+        let rows = checkpoint.rows(if tied { EMBEDDING } else { HEAD }, &answer_ids).await?;
+        let embedding = checkpoint.into_table(EMBEDDING, HELD_TABLE).await?;
         let rows = TensorData::new(rows, [answer_ids.len(), embedding.width()]);
+        #[allow(clippy::arc_with_non_send_sync, reason = "one thread scores; in a browser there is no other")]
         Ok(Arc::new(Self {
             answer_rows: Tensor::from_data(rows, &place.device),
             processor,

@@ -158,7 +158,7 @@ impl Session {
             let tokens = ids.len() - reused;
             let start = ids.iter().position(|&id| id == image).filter(|_| reused == 0);
             let input = DecoderInput {
-                embeds: self.embed(&ids[reused..], start)?,
+                embeds: self.embed(&ids[reused..], start).await?,
                 rotary: Rotary::for_tokens(
                     &[positions[reused..].to_vec()],
                     &engine.processor.config().text,
@@ -183,7 +183,7 @@ impl Session {
         let engine = &self.engine;
         let tokens = pack.ids.len();
         let input = DecoderInput {
-            embeds: self.embed(&pack.ids, None)?,
+            embeds: self.embed(&pack.ids, None).await?,
             rotary: Rotary::for_tokens(
                 std::slice::from_ref(&pack.positions),
                 &engine.processor.config().text,
@@ -205,22 +205,23 @@ impl Session {
     }
 
     /// Rows of the embedding table, with the picture's tokens from `picture` on.
-    fn embed(&self, ids: &[u32], picture: Option<usize>) -> Result<Tensor<3>> {
-        let table = &self.engine.embedding;
-        let rows = |ids: &[u32]| -> Result<Tensor<3>> {
-            let data = TensorData::new(table.rows(ids)?, [1, ids.len(), table.width()]);
-            Ok(Tensor::from_data(data, &self.engine.device))
-        };
-        let Some(start) = picture else { return rows(ids) };
+    async fn embed(&self, ids: &[u32], picture: Option<usize>) -> Result<Tensor<3>> {
+        let Some(start) = picture else { return self.rows(ids).await };
         let end = start + self.n_image_tokens();
         let mut parts = vec![self.features.tokens.clone()];
         if start > 0 {
-            parts.insert(0, rows(&ids[..start])?);
+            parts.insert(0, self.rows(&ids[..start]).await?);
         }
         if end < ids.len() {
-            parts.push(rows(&ids[end..])?);
+            parts.push(self.rows(&ids[end..]).await?);
         }
         Ok(Tensor::cat(parts, 1))
+    }
+
+    async fn rows(&self, ids: &[u32]) -> Result<Tensor<3>> {
+        let table = &self.engine.embedding;
+        let data = TensorData::new(table.rows(ids).await?, [1, ids.len(), table.width()]);
+        Ok(Tensor::from_data(data, &self.engine.device))
     }
 
     fn mask(&self, values: Vec<f32>, tokens: usize) -> Tensor<3> {

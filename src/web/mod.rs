@@ -17,11 +17,11 @@ use crate::engine;
 use crate::error::{Error, Result};
 use crate::image::decode::{DecodeLimits, decode};
 use crate::text::{PromptType, Request};
-use crate::weights::{Bundle, Manifest};
+use crate::weights::Bundle;
 
 pub(crate) use observer::AbortFlag;
 use observer::WebObserver;
-use source::JsSource;
+use source::JsFiles;
 
 /// Prints panics to the console instead of a bare `unreachable`.
 #[wasm_bindgen(start)]
@@ -47,7 +47,8 @@ pub struct Picture {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Verifies, loads and tests a model: `{manifest, device, deviceName, read, onProgress}`.
+    /// Verifies, loads and tests a model: `{files, read, device, deviceName, onProgress}`, where `files` are
+    /// `{name, bytes, sha256}` (the digest where the file was hashed as it arrived).
     pub async fn load(options: JsValue, flag: &AbortFlag) -> std::result::Result<Engine, JsValue> {
         let observer = WebObserver::new(flag, function(&options, "onProgress"));
         load(&options, &observer).await.map_err(thrown)
@@ -151,14 +152,9 @@ impl Picture {
 }
 
 async fn load(options: &JsValue, observer: &WebObserver) -> Result<Engine> {
-    let text = string(options, "manifest")?.ok_or_else(|| Error::input("options.manifest is missing"))?;
-    let manifest = Manifest::parse(text.as_bytes())?;
-    let read = function(options, "read").ok_or_else(|| Error::input("options.read is missing"))?;
-    let bundle = Bundle::from_manifest(
-        &manifest,
-        async |file| Ok(JsSource::new(file.path.clone(), file.bytes, read.clone())),
-        async |done, total| observer.progress("verify", done, total).await,
-    )
+    let bundle = Bundle::from_files(&JsFiles::new(options)?, async |done, total| {
+        observer.progress("verify", done, total).await
+    })
     .await?;
     let golden = bundle.golden.clone();
     let place = match string(options, "device")?.as_deref() {
@@ -174,6 +170,14 @@ async fn load(options: &JsValue, observer: &WebObserver) -> Result<Engine> {
     let selftest = engine::selftest::run(&engine, &golden, &observer.quiet()).await?;
     observer.progress("selftest", 1, 1).await?;
     Ok(Engine { engine, selftest })
+}
+
+/// What a model needs, `{files, read}`: headers are read and nothing else.
+#[wasm_bindgen]
+#[allow(unreachable_pub, reason = "JavaScript reaches it")]
+pub async fn inspect(options: JsValue) -> std::result::Result<JsValue, JsValue> {
+    let inspect = async { plain(&engine::Preflight::of(&JsFiles::new(&options)?).await?) };
+    inspect.await.map_err(thrown)
 }
 
 fn parse_request(request: &JsValue) -> Result<Request> {

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use super::checkpoint::HASHED_AT_ONCE;
 use super::layout::{expected, hf_shape};
 use super::manifest::Hasher;
 use super::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE, from_module, to_module};
@@ -125,7 +124,11 @@ impl Adapter {
             }
         };
         let factors = read.await.context(|| WEIGHTS)?;
-        Ok(Self { config, factors, sha256: hash(weights).await.context(|| WEIGHTS)? })
+        Ok(Self {
+            config,
+            factors,
+            sha256: Hasher::sha256(weights, async |_| Ok(())).await.context(|| WEIGHTS)?,
+        })
     }
 
     /// Both files: `adapter_config.json` and `adapter_model.safetensors`, in f32 and with the names
@@ -159,17 +162,6 @@ impl Adapter {
             .map_err(|error| Error::internal("an adapter's configuration is no JSON").with_source(error))?;
         Ok([config, safetensors::write_f32(tensors)?])
     }
-}
-
-async fn hash(source: &impl ByteSource) -> Result<String> {
-    let mut hasher = Hasher::default();
-    let mut offset = 0;
-    while offset < source.len() {
-        let len = (source.len() - offset).min(HASHED_AT_ONCE);
-        hasher.update(&source.read(offset, len as usize).await?);
-        offset += len;
-    }
-    Ok(hasher.finish().1)
 }
 
 /// Tensors of the file by the canonical weight that they change.

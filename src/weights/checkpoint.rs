@@ -3,23 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::gguf::{self, Value};
-use super::manifest::{Hasher, model_sha256};
 use super::names::{self, PATCH_EMBEDDING};
-use super::quant::{check_finite, decode_f32};
+use super::quant::check_finite;
 use super::safetensors;
 use super::source::ByteSource;
-use super::table::Table;
+use super::table::{Table, read_rows};
 use super::tensor::{DType, TensorInfo, shown};
 use crate::config::MAX_DEPTH;
 use crate::error::Context;
 use crate::{Error, Result};
-
-/// Rows that are read although nobody asked for them, in bytes: a gap up to this is cheaper
-/// to read than a second request.
-const MAX_GAP: u64 = 16 << 10;
-
-/// Bytes that are hashed at a time.
-pub(super) const HASHED_AT_ONCE: u64 = 1 << 20;
 
 /// Safetensors shards or GGUF files, opened: headers are read, values are not.
 #[derive(Debug)]
@@ -87,13 +79,18 @@ impl<S: ByteSource> Checkpoint<S> {
         Ok((entry.info.clone(), bytes))
     }
 
-    /// A table to be read by rows, held in memory as it is stored.
+    /// A matrix to be read by rows; it is held in memory where it takes at most `held` bytes, and
+    /// read from its file otherwise.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`], and for anything but a matrix.
-    pub async fn table(&self, name: &str) -> Result<Table> {
-        let (info, bytes) = self.read(name).await?;
-        Table::new(info, bytes)
+    /// When there is no such matrix in one piece, and whatever reading gives.
+    pub async fn into_table(mut self, name: &str, held: u64) -> Result<Table>
+    where
+        S: 'static,
+    {
+        let (file, info) = self.matrix(name)?;
+        let (file_name, source) = self.files.swap_remove(file);
+        Table::open(info, source, held).await.context(|| file_name)
     }
 
     /// The type of most values.
@@ -106,25 +103,6 @@ impl<S: ByteSource> Checkpoint<S> {
         most.and_then(|(name, _)| DType::from_name(name)).unwrap_or(DType::F32)
     }
 
-    /// SHA-256 over the files, see [`super::manifest::model_sha256`].
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub async fn sha256(&self) -> Result<String> {
-        let mut digests = Vec::with_capacity(self.files.len());
-        for (name, source) in &self.files {
-            let mut hasher = Hasher::default();
-            let mut offset = 0;
-            while offset < source.len() {
-                let len = (source.len() - offset).min(HASHED_AT_ONCE) as usize;
-                hasher.update(&source.read(offset, len).await.context(|| name.clone())?);
-                offset += len as u64;
-            }
-            digests.push((name.as_str(), hasher.finish().1));
-        }
-        Ok(model_sha256(digests.iter().map(|(name, digest)| (*name, digest.as_str()))))
-    }
-
     /// The rows `ids` of a matrix `[R, C]`, decoded: `ids.len() * C` values in the order of `ids`.
     ///
     /// Reads those rows only; rows close to one another in one go.
@@ -132,31 +110,20 @@ impl<S: ByteSource> Checkpoint<S> {
     /// # Errors
     /// When there is no such matrix, an id is not below `R`, or a value is not finite.
     pub async fn rows(&self, name: &str, ids: &[u32]) -> Result<Vec<f32>> {
+        let (file, info) = self.matrix(name)?;
+        let (file_name, source) = &self.files[file];
+        let rows = read_rows(&info, ids, |offset, len| source.read(offset, len)).await;
+        let rows = rows.context(|| file_name.clone())?;
+        Ok(ids.iter().flat_map(|id| &rows[id]).copied().collect())
+    }
+
+    /// A matrix that lies in one piece: its file and its place there, under its canonical name.
+    fn matrix(&self, name: &str) -> Result<(usize, TensorInfo)> {
         let entry = self.entry(name)?;
-        let (&[n_rows, width], [(file, piece)]) = (entry.info.shape.as_slice(), entry.pieces.as_slice())
-        else {
-            return Err(Error::internal(format!("rows of {name}, which is no matrix in one piece")));
-        };
-        if let Some(id) = ids.iter().find(|id| **id as usize >= n_rows) {
-            return Err(Error::model(format!("row {id} of tensor {name}, which has {n_rows}")));
+        match (entry.info.shape.as_slice(), entry.pieces.as_slice()) {
+            ([_, _], [(file, piece)]) => Ok((*file, TensorInfo { name: name.to_owned(), ..piece.clone() })),
+            _ => Err(Error::internal(format!("rows of {name}, which is no matrix in one piece"))),
         }
-        let row_bytes = piece.row_bytes() as u64;
-        let mut order: Vec<u64> = ids.iter().map(|id| u64::from(*id)).collect();
-        order.sort_unstable();
-        order.dedup();
-        let mut rows = BTreeMap::new();
-        for run in order.chunk_by(|a, b| (b - a - 1) * row_bytes <= MAX_GAP) {
-            let count = run[run.len() - 1] - run[0] + 1;
-            let bytes = self.bytes(*file, piece.offset + run[0] * row_bytes, count * row_bytes).await?;
-            for row in run {
-                let start = ((row - run[0]) * row_bytes) as usize;
-                let info = TensorInfo::new(name, piece.dtype, vec![width])?;
-                let values = decode_f32(&info, &bytes[start..start + row_bytes as usize])
-                    .context(|| self.files[*file].0.clone())?;
-                rows.insert(*row, values);
-            }
-        }
-        Ok(ids.iter().flat_map(|id| &rows[&u64::from(*id)]).copied().collect())
     }
 
     async fn bytes(&self, file: usize, offset: u64, len: u64) -> Result<Vec<u8>> {
@@ -209,34 +176,6 @@ impl<S: ByteSource> Checkpoint<S> {
             return Err(Error::model(format!("tensor {} is in {first} and again in {second}", shown(&name))));
         }
         Ok(())
-    }
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-impl Checkpoint<super::source::FileSource> {
-    /// Opens the weights of a Hugging Face folder: `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` names.
-    ///
-    /// # Errors
-    /// When neither is there, a shard is missing, or as [`Checkpoint::open`].
-    pub async fn open_folder(folder: &std::path::Path) -> Result<Self> {
-        let index = folder.join("model.safetensors.index.json");
-        let names = if index.is_file() {
-            let bytes = std::fs::read(&index).map_err(|error| Error::io(&index, error))?;
-            safetensors::shard_names(&bytes).context(|| "model.safetensors.index.json")?
-        } else if folder.join("model.safetensors").is_file() {
-            vec!["model.safetensors".to_owned()]
-        } else {
-            return Err(Error::input(format!(
-                "{} has neither model.safetensors nor model.safetensors.index.json",
-                folder.display()
-            )));
-        };
-        let files = names.into_iter().map(|name| {
-            let source = super::source::FileSource::open(folder.join(&name))?;
-            Ok((name, source))
-        });
-        Self::open(files.collect::<Result<_>>()?).await
     }
 }
 

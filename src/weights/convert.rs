@@ -4,9 +4,14 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde_json::Map;
+
 use super::adapter::Adapter;
+use super::bundle::{Headers, ModelFacts};
 use super::checkpoint::Checkpoint;
-use super::files::{folder_name, read_part};
+use super::files::folder_name;
+use super::form::Form;
 use super::gguf::Value;
 use super::gguf_write::Writer;
 use super::layout::expected;
@@ -17,7 +22,7 @@ use super::quant::{decode_f32, quantise};
 use super::report::LoadReport;
 use super::source::FileSource;
 use super::tensor::{DType, TensorInfo};
-use crate::config::{ImageConfig, ModelConfig, VisionConfig};
+use crate::config::{ModelConfig, VisionConfig};
 use crate::error::Context;
 use crate::{Error, Result};
 
@@ -76,28 +81,28 @@ pub async fn convert(job: ConvertJob) -> Result<ConvertReport> {
             out_dir.display()
         )));
     }
-    let mut text = text_metadata(&model.config, model.scoring.as_ref(), &name, quant);
-    text.extend(tokenizer_metadata(&model.tokenizer, model.config.text.vocab_size)?);
-    let vision = vision_metadata(&model.config, &model.image, &name, quant);
+    let facts = &model.facts;
+    let mut text = text_metadata(&facts.config, model.scoring.as_ref(), &name, quant);
+    text.extend(tokenizer_metadata(&facts.tokenizer, facts.config.text.vocab_size)?);
+    let vision = vision_metadata(&facts.config, &facts.image, &name, quant);
     let (text_path, vision_path) = (format!("model-{quant}.gguf"), format!("mmproj-{quant}.gguf"));
-    let plan = |part| plan(&model.config, quant, part);
+    let plan = |part| plan(&facts.config, quant, part);
     let files = vec![
         model.write(&out_dir, &text_path, &text, &plan(Part::Text)?).await?.entry(Role::Text),
         model.write(&out_dir, &vision_path, &vision, &plan(Part::Vision)?).await?.entry(Role::Vision),
-        write_file(&out_dir, "tokenizer.json", &model.tokenizer)?.entry(Role::Tokenizer),
+        write_file(&out_dir, "tokenizer.json", &facts.tokenizer)?.entry(Role::Tokenizer),
     ];
+    let fallbacks = fallbacks(&facts.config, quant);
     let manifest = model.manifest(name, quant, files)?;
     write_file(&out_dir, "manifest.json", &manifest.to_bytes()?)?;
-    let fallbacks = fallbacks(&model.config, quant);
     Ok(ConvertReport { manifest, load: model.load, fallbacks })
 }
 
 /// A Hugging Face folder, checked against its own configuration.
 struct Model {
-    config: ModelConfig,
-    image: ImageConfig,
-    tokenizer: Vec<u8>,
-    scoring: Option<serde_json::Map<String, serde_json::Value>>,
+    facts: ModelFacts,
+    /// Scoring options that came with it, or with the adapter.
+    scoring: Option<Map<String, serde_json::Value>>,
     checkpoint: Checkpoint<FileSource>,
     load: LoadReport,
     merged: Option<Merged>,
@@ -112,29 +117,26 @@ struct Merged {
 
 impl Model {
     async fn open(folder: &Path) -> Result<Self> {
-        let config = ModelConfig::from_json(&read_part(folder, "config.json")?).context(|| "config.json")?;
-        let image = ImageConfig::from_json(&read_part(folder, "preprocessor_config.json")?, &config)
-            .context(|| "preprocessor_config.json")?;
-        let tokenizer = read_part(folder, "tokenizer.json")?;
-        let scoring = if folder.join("imatch.json").exists() {
-            let object = serde_json::from_slice(&read_part(folder, "imatch.json")?)
-                .map_err(|error| Error::model("imatch.json is malformed").with_source(error))?;
-            Some(object)
-        } else {
-            None
+        let Headers { form, facts, checkpoint, .. } = Headers::open(folder).await?;
+        let Form::HuggingFace { scoring, .. } = form else {
+            return Err(Error::input(format!(
+                "{} is no Hugging Face folder (config.json and safetensors), which is what can be converted",
+                folder.display()
+            )));
         };
-        let checkpoint = Checkpoint::open_folder(folder).await?;
-        let load = LoadReport::compare(&expected(&config), checkpoint.tensors()).complete()?;
-        Ok(Self { config, image, tokenizer, scoring, checkpoint, load, merged: None })
+        let load = LoadReport::compare(&expected(&facts.config), checkpoint.tensors());
+        let mut model = Self { facts, scoring: None, checkpoint, load, merged: None };
+        if scoring {
+            model.scoring = Some(object(&model.facts.scoring)?);
+        }
+        Ok(model)
     }
 
     /// Takes an adapter in; its scoring options, where it has any, replace the model's own.
     async fn adapt(&mut self, folder: &Path, name: &str) -> Result<()> {
-        let (adapter, scoring) = Adapter::open_folder(folder, &self.config).await?;
+        let (adapter, scoring) = Adapter::open_folder(folder, &self.facts.config).await?;
         if let Some(options) = scoring {
-            let object = serde_json::to_value(options)
-                .map_err(|error| Error::internal("scoring options are no JSON").with_source(error))?;
-            self.scoring = object.as_object().cloned();
+            self.scoring = Some(object(&options)?);
         }
         let provenance = format!("LoRA adapter {name} merged, SHA-256 {}", adapter.sha256);
         self.merged = Some(Merged { adapter, provenance });
@@ -149,20 +151,16 @@ impl Model {
     }
 
     fn manifest(&self, name: String, quant: DType, files: Vec<FileEntry>) -> Result<Manifest> {
-        let object = |value: serde_json::Value| match value {
-            serde_json::Value::Object(map) => Ok(map),
-            _ => Err(Error::internal("a configuration that is no object")),
-        };
         Ok(Manifest {
             format: FORMAT.to_owned(),
             version: VERSION,
             name,
-            architecture: self.config.architecture.clone(),
+            architecture: self.facts.config.architecture.clone(),
             quantization: quant.name().to_owned(),
             license: None,
             description: self.merged.as_ref().map(|merged| merged.provenance.clone()),
-            config: object(self.config.to_json())?,
-            preprocessor: object(self.image.to_json())?,
+            config: object(&self.facts.config.to_json())?,
+            preprocessor: object(&self.facts.image.to_json())?,
             scoring: self.scoring.clone(),
             files,
             golden: Vec::new(),
@@ -192,7 +190,7 @@ impl Model {
             let (stored, bytes) = self.checkpoint.read(canonical).await?;
             let mut values = decode_f32(&stored, &bytes)?;
             self.add_adapter(canonical, 0, &mut values);
-            let values = take_frame(&values, &self.config.vision, frame);
+            let values = take_frame(&values, &self.facts.config.vision, frame);
             return writer.write(&quantise(&values, &info.shape, info.dtype)?);
         }
         let &[n_rows, width] = info.shape.as_slice() else {
@@ -335,6 +333,14 @@ fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<Written> {
     let mut out = Output::create(folder, name)?;
     out.write_all(bytes).map_err(|error| Error::io(&out.part, error))?;
     out.commit(name)
+}
+
+/// A configuration or options as the object that a manifest holds.
+fn object(value: &impl Serialize) -> Result<Map<String, serde_json::Value>> {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::Object(map)) => Ok(map),
+        other => Err(Error::internal(format!("{other:?} is no JSON object"))),
+    }
 }
 
 fn same_folder(a: &Path, b: &Path) -> Result<bool> {

@@ -10,12 +10,25 @@
 use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype};
 use burn::tensor::{Bytes, DType as DeviceDType, Device, Tensor, TensorData};
 
+use super::load::Storage;
 use super::quant::{decode_f32, to_bytes};
 use super::tensor::{DType, TensorInfo};
 use crate::error::{Error, Result};
 
 /// Values per block of `Q8_0` and `Q4_0` (`QK8_0`, `QK4_0` in ggml-common.h).
 const BLOCK: usize = 32;
+
+/// Bytes that a parameter takes on a GPU and on the CPU: the table above. What a device rounds up to is
+/// not counted.
+pub fn device_bytes(info: &TensorInfo, storage: Storage) -> [u64; 2] {
+    let values = info.values() as u64;
+    let scales = 4 * (values / BLOCK as u64);
+    match (storage, info.dtype) {
+        (Storage::Linear, DType::Q4_0) => [values / 2 + scales, values + scales],
+        (Storage::Linear, DType::Q8_0 | DType::Q4K | DType::Q5K | DType::Q6K) => [values + scales; 2],
+        _ => [4 * values; 2],
+    }
+}
 
 /// A vector, decoded.
 pub fn vector(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<1>> {

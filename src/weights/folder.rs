@@ -1,141 +1,129 @@
-//! Models on disk: which of the forms a path is, and what lies in it.
+//! Models on disk.
 
 use std::path::{Path, PathBuf};
 
-use super::bundle::{Bundle, ModelFacts, facts};
+use super::bundle::{Bundle, Headers, ModelFacts, checkpoint};
 use super::checkpoint::Checkpoint;
-use super::files::{folder_name, read_part};
-use super::layout::expected;
-use super::manifest::{Manifest, Role, verify};
-use super::report::LoadReport;
+use super::files::folder_name;
+use super::form::{Form, MANIFEST, ModelFiles, is_gguf, is_tower};
 use super::source::FileSource;
-use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
-use crate::score::ScoringOptions;
 
-impl ModelFacts {
-    /// Reads the facts of a converted folder (`manifest.json`), a Hugging Face one
-    /// (`config.json`), or a pair of GGUF files (their folder, or the decoder's file): no weights.
+/// A folder with a model in it.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    names: Vec<String>,
+}
+
+impl Folder {
+    /// The model at `path`: a folder, or the decoder's GGUF file in a folder where others may lie.
     ///
     /// # Errors
-    /// Where it is none of them, is incomplete or contradicts itself.
+    /// [`crate::error::Kind::Input`] where there is nothing, or a file that names no model.
+    pub fn at(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        if metadata.is_dir() {
+            return Ok(Self { path: path.to_owned(), names: names(path)? });
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !is_gguf(&name) {
+            return Err(Error::input(format!("{} is neither a folder nor a GGUF file", path.display())));
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if folder.join(MANIFEST).is_file() {
+            return Err(Error::input(format!(
+                "{} belongs to the converted model in {}; name the folder, which has its scoring options",
+                path.display(),
+                folder.display()
+            )));
+        }
+        if is_tower(&name) {
+            return Err(Error::input(format!(
+                "{} is a vision tower; name the decoder's file",
+                path.display()
+            )));
+        }
+        let mut names = names(folder)?;
+        // Of a split file, its other parts belong to it too.
+        let base = |name: &str| {
+            name.rsplit_once("-of-").map(|(base, _)| base.trim_end_matches(char::is_numeric).to_owned())
+        };
+        names.retain(|other| {
+            is_gguf(other)
+                && (is_tower(other) || *other == name || base(other).is_some_and(|b| base(&name) == Some(b)))
+        });
+        Ok(Self { path: folder.to_owned(), names })
+    }
+}
+
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
+        let entry = entry.map_err(|error| Error::io(folder, error))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl ModelFiles for Folder {
+    type Source = FileSource;
+
+    fn name(&self) -> String {
+        folder_name(&self.path)
+    }
+
+    fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    async fn open(&self, name: &str) -> Result<FileSource> {
+        FileSource::open(self.path.join(name))
+    }
+}
+
+impl ModelFacts {
+    /// [`ModelFacts::from_files`] of a [`Folder`].
+    ///
+    /// # Errors
+    /// As there.
     pub async fn open(path: &Path) -> Result<Self> {
-        if let Some(pair) = gguf_pair(path)? {
-            return facts(&Checkpoint::open(pair).await?).context(|| path.display().to_string());
-        }
-        if let Some(manifest) = manifest(path)? {
-            let file = manifest
-                .files_of(Role::Tokenizer)
-                .next()
-                .ok_or_else(|| Error::model("the manifest lists no tokenizer"))?;
-            let tokenizer = read_part(path, &file.path)?;
-            verify(&tokenizer, file)?;
-            return Self::from_manifest(&manifest, tokenizer);
-        }
-        hugging_face(path).context(|| path.display().to_string())
+        Self::from_files(&Folder::at(path)?).await.context(|| path.display().to_string())
+    }
+}
+
+impl Checkpoint<FileSource> {
+    /// The weights of a model's folder, whatever its form: nothing but their headers is looked at.
+    ///
+    /// # Errors
+    /// When there are none, a file is missing, or as [`Checkpoint::open`].
+    pub async fn open_folder(path: &Path) -> Result<Self> {
+        let folder = Folder::at(path)?;
+        checkpoint(&Form::of(&folder).await?, &folder).await.context(|| path.display().to_string())
+    }
+}
+
+impl Headers<FileSource> {
+    /// [`Headers::read`] of a [`Folder`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn open(path: &Path) -> Result<Self> {
+        Self::read(&Folder::at(path)?).await.context(|| path.display().to_string())
     }
 }
 
 impl Bundle<FileSource> {
-    /// Opens a converted folder (`manifest.json`), a Hugging Face one (`config.json`), or a pair
-    /// of GGUF files (their folder, or the decoder's file).
+    /// [`Bundle::from_files`] of a [`Folder`].
     ///
     /// # Errors
-    /// Where it is none of them, is incomplete or contradicts itself.
+    /// As there.
     pub async fn open(path: &Path) -> Result<Self> {
-        let place = || path.display().to_string();
-        if let Some(pair) = gguf_pair(path)? {
-            return Self::from_gguf(pair).await.context(place);
-        }
-        if let Some(manifest) = manifest(path)? {
-            return Self::from_manifest(
-                &manifest,
-                async |file| FileSource::open(path.join(&file.path)),
-                async |_, _| Ok(()),
-            )
-            .await;
-        }
-        let facts = hugging_face(path).context(place)?;
-        let checkpoint = Checkpoint::open_folder(path).await.context(place)?;
-        LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete().context(place)?;
-        Self::assemble(folder_name(path), facts, checkpoint).await.context(place)
+        let opened = Self::from_files(&Folder::at(path)?, async |_, _| Ok(())).await;
+        opened.context(|| path.display().to_string())
     }
-}
-
-/// Decoder and `mmproj` where `path` is a GGUF file, or a folder of such files and nothing that
-/// says more; none otherwise.
-fn gguf_pair(path: &Path) -> Result<Option<Vec<(String, FileSource)>>> {
-    let is_gguf =
-        |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let is_tower = |path: &Path| name(path).to_lowercase().contains("mmproj");
-    let is_file = path.is_file() && is_gguf(path);
-    let folder = if is_file { path.parent().unwrap_or(Path::new(".")) } else { path };
-    if !is_file
-        && (!path.is_dir() || ["manifest.json", "config.json"].iter().any(|own| path.join(own).is_file()))
-    {
-        return Ok(None);
-    }
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    if is_file && folder.join("manifest.json").is_file() {
-        return Err(Error::input(format!(
-            "{} belongs to the converted model in {}; name the folder, which has its scoring options",
-            path.display(),
-            folder.display()
-        )));
-    }
-    if is_file && is_tower(path) {
-        return Err(Error::input(format!("{} is a vision tower; name the decoder's file", path.display())));
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))? {
-        files.push(entry.map_err(|error| Error::io(folder, error))?.path());
-    }
-    files.retain(|file| is_gguf(file));
-    files.sort();
-    let (towers, mut decoders): (Vec<PathBuf>, Vec<PathBuf>) =
-        files.into_iter().partition(|file| is_tower(file));
-    if is_file {
-        decoders = vec![path.to_owned()];
-    } else if decoders.is_empty() && towers.is_empty() {
-        return Ok(None);
-    }
-    let ([decoder], [tower]) = (decoders.as_slice(), towers.as_slice()) else {
-        let names: Vec<String> = decoders.iter().chain(&towers).map(|file| name(file)).collect();
-        return Err(Error::input(format!(
-            "{} has {} GGUF files for the decoder and {} with mmproj in their names ({}), expected one of each",
-            folder.display(),
-            decoders.len(),
-            towers.len(),
-            names.join(", ")
-        )));
-    };
-    let opened = [decoder, tower].into_iter().map(|file| Ok((name(file), FileSource::open(file)?)));
-    opened.collect::<Result<_>>().map(Some)
-}
-
-fn manifest(folder: &Path) -> Result<Option<Manifest>> {
-    if !folder.join("manifest.json").is_file() {
-        return Ok(None);
-    }
-    let manifest = Manifest::parse(&read_part(folder, "manifest.json")?);
-    manifest.map(Some).context(|| folder.join("manifest.json").display().to_string())
-}
-
-fn hugging_face(folder: &Path) -> Result<ModelFacts> {
-    if !folder.join("config.json").is_file() {
-        return Err(Error::input(
-            "no model folder, it has neither manifest.json nor config.json nor GGUF files",
-        ));
-    }
-    let config = ModelConfig::from_json(&read_part(folder, "config.json")?).context(|| "config.json")?;
-    let image = ImageConfig::from_json(&read_part(folder, "preprocessor_config.json")?, &config)
-        .context(|| "preprocessor_config.json")?;
-    let tokenizer = read_part(folder, "tokenizer.json")?;
-    let scoring = if folder.join("imatch.json").is_file() {
-        ScoringOptions::from_json(&read_part(folder, "imatch.json")?).context(|| "imatch.json")?
-    } else {
-        ScoringOptions::zero_shot()
-    };
-    Ok(ModelFacts { config, image, tokenizer, scoring })
 }

@@ -16,7 +16,7 @@ use crate::error::{Context, Result};
 
 /// How a parameter is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Storage {
     /// One axis.
     Vector,
     /// Two axes, as is.
@@ -33,7 +33,7 @@ pub struct Stored {
     /// Shape as stored.
     pub shape: Vec<usize>,
     /// How it is stored.
-    pub form: Form,
+    pub storage: Storage,
     /// Its values in stored order, where they were asked for.
     pub values: Vec<f32>,
 }
@@ -75,25 +75,25 @@ impl ModuleVisitor for Expected {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let mut shape = param.lazy_shape().to_vec();
         let in_linear = self.path.iter().any(|(_, linear)| *linear);
-        let form = match (shape.len(), in_linear) {
-            (1, _) => Form::Vector,
-            (_, true) => Form::Linear,
-            (_, false) => Form::Matrix,
+        let storage = match (shape.len(), in_linear) {
+            (1, _) => Storage::Vector,
+            (_, true) => Storage::Linear,
+            (_, false) => Storage::Matrix,
         };
-        if form == Form::Linear {
+        if storage == Storage::Linear {
             shape.reverse();
         }
         let values = if self.values {
             let value = param.val();
             // Some back ends quantise anew what they transpose.
             let value = if matches!(value.dtype(), DType::QFloat(_)) { value.dequantize() } else { value };
-            let value = if form == Form::Linear { value.swap_dims(D - 2, D - 1) } else { value };
+            let value = if storage == Storage::Linear { value.swap_dims(D - 2, D - 1) } else { value };
             value.into_data().try_into_vec().unwrap_or_default()
         } else {
             Vec::new()
         };
         let name = checkpoint_name(self.path.iter().map(|(name, _)| name.as_str()));
-        self.parameters.push(Stored { name, shape, form, values });
+        self.parameters.push(Stored { name, shape, storage, values });
     }
 }
 
@@ -158,13 +158,13 @@ pub async fn load<M: Module, S: ByteSource>(
     let total = parameters.iter().map(|parameter| size(&parameter.name)).sum();
     let mut done = 0;
     let mut tensors: HashMap<String, Box<dyn Any>> = HashMap::with_capacity(parameters.len());
-    for Stored { name, form, .. } in parameters {
+    for Stored { name, storage, .. } in parameters {
         let (info, bytes) = checkpoint.read(&name).await.context(|| format!("tensor {name}"))?;
-        let tensor: Box<dyn Any> = match form {
-            Form::Vector => Box::new(vector(&info, &bytes, device)?),
-            Form::Matrix => Box::new(matrix(&info, &bytes, device)?),
-            Form::Linear if precision == Precision::Stored => Box::new(linear(&info, &bytes, device)?),
-            Form::Linear => Box::new(decoded_linear(&info, &bytes, device)?),
+        let tensor: Box<dyn Any> = match storage {
+            Storage::Vector => Box::new(vector(&info, &bytes, device)?),
+            Storage::Matrix => Box::new(matrix(&info, &bytes, device)?),
+            Storage::Linear if precision == Precision::Stored => Box::new(linear(&info, &bytes, device)?),
+            Storage::Linear => Box::new(decoded_linear(&info, &bytes, device)?),
         };
         done += size(&name);
         tensors.insert(name, tensor);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::source::ByteSource;
 use super::tensor::shown;
 use crate::{Error, Result};
 
@@ -23,6 +24,9 @@ const MAX_FILE_BYTES: u64 = 64 << 30;
 
 /// Most files of a model.
 const MAX_FILES: usize = 1000;
+
+/// Bytes that are hashed at a time.
+const HASHED_AT_ONCE: u64 = 1 << 20;
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -184,6 +188,23 @@ pub struct Hasher {
 }
 
 impl Hasher {
+    /// SHA-256 of a whole file in hexadecimal digits; `progress` hears the bytes of each step.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn sha256(
+        source: &impl ByteSource,
+        mut progress: impl AsyncFnMut(u64) -> Result<()>,
+    ) -> Result<String> {
+        let mut hasher = Self::default();
+        while hasher.bytes < source.len() {
+            let len = (source.len() - hasher.bytes).min(HASHED_AT_ONCE);
+            hasher.update(&source.read(hasher.bytes, len as usize).await?);
+            progress(len).await?;
+        }
+        Ok(hasher.finish().1)
+    }
+
     /// The next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
@@ -198,20 +219,25 @@ impl Hasher {
     /// Compares with what a manifest promises.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Integrity`] names the file and what differs.
+    /// As [`FileEntry::check`].
     pub fn verify(self, file: &FileEntry) -> Result<()> {
         let (bytes, sha256) = self.finish();
-        if bytes != file.bytes {
-            return Err(Error::integrity(format!(
-                "{} has {bytes} bytes, expected {}",
-                file.path, file.bytes
-            )));
+        file.check(bytes, &sha256)
+    }
+}
+
+impl FileEntry {
+    /// Compares a file's length and SHA-256 with what is promised.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::Integrity`] names the file and what differs.
+    pub fn check(&self, bytes: u64, sha256: &str) -> Result<()> {
+        let Self { path, .. } = self;
+        if bytes != self.bytes {
+            return Err(Error::integrity(format!("{path} has {bytes} bytes, expected {}", self.bytes)));
         }
-        if sha256 != file.sha256 {
-            return Err(Error::integrity(format!(
-                "{} has SHA-256 {sha256}, expected {}",
-                file.path, file.sha256
-            )));
+        if sha256 != self.sha256 {
+            return Err(Error::integrity(format!("{path} has SHA-256 {sha256}, expected {}", self.sha256)));
         }
         Ok(())
     }

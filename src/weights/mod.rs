@@ -1,10 +1,13 @@
 //! Bytes to named tensors and back: formats, names, manifest, integrity.
 //!
 //! ```text
-//! ByteSource (memory, file, ranges of a download)
+//! ModelFiles (a folder, dropped files, a browser's store)
+//!     |  form                      converted, GGUF pair, Hugging Face folder
+//! ByteSource (memory, file, ranges of a blob)
 //!     |  safetensors, gguf         headers only: name, type, shape, place
 //!     |  names                     checkpoint name -> canonical name
 //! Checkpoint                       tensors in stored bytes, rows of tables in f32
+//!     |  bundle                    with configuration, tokenizer, options, digest
 //!     |  report                    applied, missing, unused, mismatched
 //!     |  adapter, peft             low-rank changes of some matrices
 //!     |  convert                   another checkpoint, llama.cpp's names, manifest
@@ -25,6 +28,7 @@ pub mod device;
 pub mod files;
 #[cfg(not(target_arch = "wasm32"))]
 mod folder;
+pub mod form;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;
@@ -43,10 +47,13 @@ pub mod table;
 pub mod tensor;
 
 pub use adapter::{Adapter, Factors};
-pub use bundle::{Bundle, ModelFacts};
+pub use bundle::{Bundle, Headers, ModelFacts};
 pub use checkpoint::Checkpoint;
 #[cfg(not(target_arch = "wasm32"))]
 pub use convert::{ConvertJob, ConvertReport, convert};
+#[cfg(not(target_arch = "wasm32"))]
+pub use folder::Folder;
+pub use form::{Form, ModelFiles};
 pub use load::{Precision, load, stored};
 pub use manifest::{FileEntry, Manifest, Role};
 pub use peft::{PeftConfig, Targets};

@@ -95,11 +95,11 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| value.into())
 }
 
-/// What the decoder's file calls the model.
-pub fn name(files: &[Metadata]) -> String {
+/// What the decoder's file calls the model, and the licence that it names.
+pub fn provenance(files: &[Metadata]) -> (Option<String>, Option<String>) {
     let decoder = files.iter().find(|file| file.get(ARCHITECTURE).and_then(Value::as_str) == Some(DECODER));
-    let name = decoder.and_then(|file| file.get("general.name")?.as_str());
-    name.map_or_else(|| "model".to_owned(), shown)
+    let text = |key: &str| decoder.and_then(|file| file.get(key)?.as_str()).map(shown);
+    (text("general.name"), text("general.license"))
 }
 
 /// Everything but the weights, from the metadata of the files (in any order) and the shapes of the

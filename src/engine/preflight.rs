@@ -1,0 +1,170 @@
+//! What a model needs, from its headers alone: said before anything large is read or fetched.
+
+use burn::tensor::Device;
+use serde::Serialize;
+
+use super::processor::Processor;
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::image::Picture;
+use crate::model::VisionLanguageModel;
+use crate::text::OverallKind;
+use crate::weights::device::device_bytes;
+use crate::weights::load::Storage;
+use crate::weights::{ByteSource, Checkpoint, Headers, ModelFiles, stored};
+
+/// Side of the picture that work and memory are told for, in pixels.
+const SIDE: usize = 512;
+/// Text tokens of the first score: template, prompt and question.
+const TEXT_TOKENS: u64 = 100;
+/// Tokens of one more question.
+const QUESTION_TOKENS: u64 = 40;
+
+/// What scoring with a model takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Preflight {
+    /// The model's name.
+    pub name: String,
+    /// `model_type` of its configuration.
+    pub architecture: String,
+    /// What most weights are stored as.
+    pub quantization: String,
+    /// Licence of the weights where the files name one.
+    pub license: Option<String>,
+    /// [`crate::weights::Form::code`] of what it is made of.
+    pub form: &'static str,
+    /// Bytes of the files that hold weights.
+    pub download_bytes: u64,
+    /// Bytes of weights, features and cache on a device.
+    pub device_bytes: DeviceBytes,
+    /// Bytes of the largest weight, which a GPU has to bind as a whole.
+    pub largest_binding_bytes: u64,
+    /// Bytes of host memory while the largest tensor is loaded: as stored, decoded, and packed for the device.
+    pub host_bytes: u64,
+    /// Work in GFLOP, a multiplication and an addition counted as two.
+    pub gflop: Work,
+    /// How the overall question is asked.
+    pub overall: OverallKind,
+}
+
+/// Bytes on each kind of device; on the CPU 4-bit weights take 8 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct DeviceBytes {
+    /// On a GPU.
+    pub gpu: u64,
+    /// On the CPU.
+    pub cpu: u64,
+}
+
+/// Work of scoring a picture of 512 x 512 pixels, in GFLOP.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Work {
+    /// Picture, prefix and the first question, 100 tokens of text in all.
+    pub first_score: f64,
+    /// One more question, of 40 tokens.
+    pub question: f64,
+}
+
+impl Preflight {
+    /// Reads the headers of a model's files and adds up.
+    ///
+    /// # Errors
+    /// As [`Headers::read`] and [`Processor::new`]: what is wrong with a model's facts shows here already.
+    pub async fn of<S: ByteSource>(files: &impl ModelFiles<Source = S>) -> Result<Self> {
+        let headers = Headers::read(files).await?;
+        let mut download_bytes = 0;
+        for name in headers.form.weights() {
+            download_bytes += files.open(&name).await?.len();
+        }
+        let quantization = headers.quantization();
+        let Headers { form, name, license, facts, checkpoint } = headers;
+        let processor = Processor::new(facts)?;
+        let picture = Picture::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE])?;
+        let grid = processor.grid_thw(&picture)?;
+        let merged: usize = processor.merged(grid).iter().product();
+        let rows = Rows { patches: grid.iter().product::<usize>() as u64, tokens: merged as u64 };
+        let sums = Sums::of(&checkpoint, processor.config(), rows);
+        Ok(Self {
+            name,
+            architecture: processor.config().architecture.clone(),
+            quantization,
+            license,
+            form: form.code(),
+            download_bytes,
+            device_bytes: sums.device_bytes,
+            largest_binding_bytes: sums.largest,
+            host_bytes: sums.host,
+            gflop: Work {
+                first_score: (sums.picture + sums.text(rows.tokens + TEXT_TOKENS, 0)) / 1e9,
+                question: sums.text(QUESTION_TOKENS, rows.tokens + TEXT_TOKENS) / 1e9,
+            },
+            overall: processor.scoring().overall.kind,
+        })
+    }
+}
+
+/// Rows of the activations that a picture makes.
+#[derive(Clone, Copy)]
+struct Rows {
+    patches: u64,
+    tokens: u64,
+}
+
+/// What a model's parameters add up to.
+#[derive(Default)]
+struct Sums {
+    device_bytes: DeviceBytes,
+    largest: u64,
+    host: u64,
+    /// FLOP of reading a picture.
+    picture: f64,
+    /// FLOP of each decoder token in linear layers.
+    per_token: f64,
+    /// FLOP of each pair of a decoder token and a token that it sees.
+    per_pair: f64,
+}
+
+impl Sums {
+    fn of<S: ByteSource>(checkpoint: &Checkpoint<S>, config: &ModelConfig, rows: Rows) -> Self {
+        let mut sums = Self::default();
+        // Its parameters come to life when they are first used, which they are not.
+        let model = VisionLanguageModel::new(config, &Device::flex());
+        for parameter in stored(&model, false) {
+            let Some(info) = checkpoint.info(&parameter.name) else { continue };
+            let [gpu, cpu] = device_bytes(info, parameter.storage);
+            sums.device_bytes.gpu += gpu;
+            sums.device_bytes.cpu += cpu;
+            sums.largest = sums.largest.max(gpu);
+            sums.host = sums.host.max(info.len + 4 * info.values() as u64 + gpu);
+            if parameter.storage != Storage::Linear {
+                continue;
+            }
+            let flop = 2.0 * info.values() as f64;
+            match parameter.name.strip_prefix("visual.") {
+                None => sums.per_token += flop,
+                // Mergers come after four patches have become one token.
+                Some(name) if name.contains("merger") => sums.picture += flop * rows.tokens as f64,
+                Some(_) => sums.picture += flop * rows.patches as f64,
+            }
+        }
+        let (vision, text) = (&config.vision, &config.text);
+        let heads = (text.num_attention_heads * text.head_dim * text.num_hidden_layers) as f64;
+        // Queries by keys and probabilities by values, two each.
+        sums.per_pair = 4.0 * heads;
+        sums.picture += 4.0 * (vision.depth * vision.hidden_size) as f64 * (rows.patches as f64).powi(2);
+        let cache = 8 * (text.num_hidden_layers * text.num_key_value_heads * text.head_dim) as u64;
+        let seen = rows.tokens + TEXT_TOKENS;
+        let features = 4 * (1 + vision.deepstack_visual_indexes.len() as u64) * text.hidden_size as u64;
+        // The widest activation lives a few times over: as input, output and in between.
+        let activations = 4 * 4 * rows.patches * vision.intermediate_size.max(3 * vision.hidden_size) as u64;
+        let working = cache * seen + features * rows.tokens + activations;
+        sums.device_bytes.gpu += working;
+        sums.device_bytes.cpu += working;
+        sums
+    }
+
+    /// FLOP of `tokens` decoder tokens after `past` others; the whole square of scores is computed.
+    fn text(&self, tokens: u64, past: u64) -> f64 {
+        tokens as f64 * (self.per_token + self.per_pair * (past + tokens) as f64)
+    }
+}
