@@ -116,6 +116,16 @@ fn words_that_are_split_in_a_way_without_a_name_travel_whole() {
     assert_eq!(of("tokenizer.huggingface.json"), None);
 }
 
+#[test]
+fn a_tower_says_its_own_epsilon_whatever_the_decoder_has() {
+    let mut facts = block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap();
+    facts.config.text.rms_norm_eps = 1e-5;
+    let entries = llama_cpp::write::vision_metadata(&facts.config, &facts.image, "model", DType::F16);
+    let (_, value) =
+        entries.iter().find(|(key, _)| key == "clip.vision.attention.layer_norm_epsilon").unwrap();
+    assert_eq!(*value, Value::F32(1e-6));
+}
+
 type Metadata = BTreeMap<String, Value>;
 
 /// The facts of a pair after something was changed in its metadata.
@@ -123,8 +133,8 @@ fn facts_with(change: impl Fn(&mut Metadata)) -> Result<ModelFacts> {
     let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
     let opened = |file: &PathBuf| (file.display().to_string(), FileSource::open(file).unwrap());
     let checkpoint = block_on(Checkpoint::open(ggufs(pair.path()).iter().map(opened).collect())).unwrap();
-    let mut files: Vec<Metadata> = checkpoint.metadata().to_vec();
-    files.iter_mut().for_each(change);
+    let mut files: Vec<(String, Metadata)> = checkpoint.metadata().to_vec();
+    files.iter_mut().for_each(|(_, metadata)| change(metadata));
     llama_cpp::read::facts(&files, |name| checkpoint.info(name).map(|info| info.shape.clone()))
 }
 
@@ -146,7 +156,7 @@ fn what_converters_leave_out_has_the_published_values() {
 
 #[test]
 fn metadata_that_is_missing_or_of_another_kind_is_named() {
-    let cases: [(&str, Option<Value>, &str); 17] = [
+    let cases: [(&str, Option<Value>, &str); 20] = [
         (
             "general.architecture",
             Some("llama".into()),
@@ -161,18 +171,22 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
         (
             "qwen3vl.rope.freq_base",
             Some(Value::Bool(true)),
-            "qwen3vl.rope.freq_base is something else, expected a number",
+            "qwen3vl.rope.freq_base is true, expected a number",
         ),
         (
             "qwen3vl.rope.dimension_sections",
             Some(Value::Array(Array::I32(vec![-1, 2, 3]))),
-            "expected three whole numbers",
+            "qwen3vl.rope.dimension_sections is [-1, 2, 3], expected three whole numbers",
         ),
-        ("qwen3vl.attention.value_length", Some(Value::U32(7)), "expected the same as attention.key_length"),
+        (
+            "qwen3vl.attention.value_length",
+            Some(Value::U32(7)),
+            "qwen3vl.attention.value_length is 7, expected the same as attention.key_length, 32",
+        ),
         (
             "clip.vision.image_mean",
             Some(Value::Array(Array::F32(vec![0.5]))),
-            "clip.vision.image_mean is something else, expected three numbers",
+            "clip.vision.image_mean is [0.5], expected three numbers",
         ),
         (
             "clip.vision.is_deepstack_layers",
@@ -199,12 +213,23 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
         (
             "clip.vision.is_deepstack_layers",
             Some(Value::Array(Array::Bool(vec![false; 513]))),
-            "expected a flag for each block",
+            "clip.vision.is_deepstack_layers is a list of 513 values, expected a flag for each block",
         ),
         (
             "tokenizer.ggml.pre",
             Some("llama-bpe".into()),
             "metadata key tokenizer.ggml.pre is \"llama-bpe\", only \"qwen2\"",
+        ),
+        ("tokenizer.ggml.pre", Some(Value::Bool(true)), "tokenizer.ggml.pre is true, expected \"qwen2\""),
+        (
+            "clip.vision.attention.layer_norm_epsilon",
+            Some(Value::F32(1e-5)),
+            "clip.vision.attention.layer_norm_epsilon is 0.00001, only 0.000001 is supported",
+        ),
+        (
+            "clip.vision.attention.layer_norm_epsilon",
+            None,
+            "clip.vision.attention.layer_norm_epsilon is missing, expected a number",
         ),
         (
             "tokenizer.ggml.token_type",
@@ -226,6 +251,40 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
         assert!(error.to_string().contains(expected), "{key}: {error}");
         assert!(matches!(error.kind(), Kind::Model | Kind::Unsupported), "{key}");
     }
+}
+
+#[test]
+fn a_message_names_the_file_of_the_key() {
+    let of = |key: &str| {
+        let error = facts_with(|metadata| drop(metadata.remove(key))).map(|_| ()).unwrap_err();
+        error.to_string()
+    };
+    let (text, vision) = (of("qwen3vl.block_count"), of("clip.vision.block_count"));
+    let is_tower = |message: &str| message.split(": ").next().unwrap().contains("mmproj");
+    assert!(!is_tower(&text) && text.contains(".gguf: metadata key qwen3vl.block_count"), "{text}");
+    assert!(is_tower(&vision) && vision.contains(".gguf: metadata key clip.vision.block_count"), "{vision}");
+}
+
+#[test]
+fn a_whole_tokenizer_has_the_ids_of_the_vocabulary_beside_it() {
+    let whole = fs::read_to_string(golden(FOLDERS[0]).join("tokenizer.json")).unwrap();
+    let with = |change: fn(&mut Vec<String>)| {
+        facts_with(|metadata| {
+            if let Some(Value::Array(Array::String(tokens))) = metadata.get_mut("tokenizer.ggml.tokens") {
+                change(tokens);
+                metadata.insert("tokenizer.huggingface.json".to_owned(), whole.as_str().into());
+            }
+        })
+    };
+    // Rows that no token has may be called anything.
+    let facts = with(|tokens| "unused".clone_into(&mut tokens[511])).unwrap();
+    assert_eq!(facts.tokenizer, whole.as_bytes());
+    let error = with(|tokens| tokens.swap(70, 71)).map(|_| ()).unwrap_err();
+    let expected = "token 70 is \"g\" in tokenizer.huggingface.json, but \"h\" in tokenizer.ggml.tokens";
+    assert!(error.to_string().contains(expected), "{error}");
+    assert_eq!(error.kind(), Kind::Model);
+    let error = with(|tokens| tokens.truncate(20)).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("a type for each token"), "{error}");
 }
 
 #[test]

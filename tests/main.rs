@@ -14,6 +14,7 @@ mod convert;
 mod data;
 mod engine;
 mod evaluation;
+mod gguf_llama;
 mod gguf_pair;
 mod grounding;
 mod hostile_weights;
