@@ -1157,6 +1157,399 @@ def training(golden):
     write_json(folder / "cases.json", dict(peft=library.__version__, optimizer=TRAINED_STEPS, items=items, losses=losses))
 
 
+# gguf_pair: files as llama.cpp's converter and quantiser leave them, and what transformers computes with their values.
+
+# One tower, as the published mmproj files have it in half precision; two decoders share it.
+GGUF_VISION = dict(
+    depth=4, hidden_size=32, intermediate_size=64, num_heads=2, out_hidden_size=256, num_position_embeddings=64,
+    deepstack_visual_indexes=[1, 2],
+)
+# Tied: heads and rotary shares of the published decoders, wider than the residual stream, rows of one and two
+# super-blocks. Untied: a head of its own, one head of keys, another base and other shares.
+GGUF_DECODERS = {
+    "tied": {
+        "seed": 20260301,
+        "tied": True,
+        "text": dict(
+            vocab_size=512, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=128,
+        ),
+        "rope": dict(rope_theta=5000000, mrope_section=[24, 20, 20]),
+        "vision": GGUF_VISION,
+        "types": {
+            "token_embd": "Q6_K",
+            "blk.0": dict(q="Q4_K", k="Q4_K", v="Q6_K", output="Q4_K", gate="Q4_K", up="Q4_K", down="Q6_K"),
+            "blk.1": dict(q="Q5_K", k="F16", v="Q8_0", output="Q5_K", gate="Q4_0", up="Q5_K", down="Q4_K"),
+        },
+    },
+    "untied": {
+        "seed": 20260302,
+        "tied": False,
+        "text": dict(
+            vocab_size=512, hidden_size=256, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=128,
+        ),
+        "rope": dict(rope_theta=1000000, mrope_section=[32, 16, 16]),
+        "vision": GGUF_VISION,
+        "types": {
+            "token_embd": "Q4_K",
+            "output": "Q5_K",
+            "blk.0": dict(q="Q5_K", k="BF16", v="Q6_K", output="Q8_0", gate="Q6_K", up="Q4_0", down="Q5_K"),
+            "blk.1": dict(q="Q4_0", k="Q8_0", v="Q4_K", output="Q6_K", gate="Q4_K", up="Q6_K", down="Q4_K"),
+        },
+    },
+}
+# `size` of the published checkpoints' preprocessor; no GGUF file says it.
+GGUF_PIXELS = dict(shortest_edge=65536, longest_edge=16777216)
+# What the pattern splits in its own way.
+GGUF_TEXTS = ["it's WE'RE 2026", "  two  spaces\n\n\tand a tab\n", "caf\u00e9 cafe\u0301 \u65e5\u672c\u8a9e \U0001f600", "x<|fim_pad|>y<think>"]
+
+
+def gguf_blocks(generator, shape, kind):
+    """Random blocks of a k-quant, `[rows, bytes]`, whose values have a mean of 0 and deviate by 0.9 / sqrt(columns) or so."""
+    import numpy as np
+
+    rows, columns = shape
+    n = rows * columns // 256
+    random = lambda size: generator.integers(0, 256, (n, size), dtype=np.uint8)  # noqa: E731
+    bits = {"Q4_K": 4, "Q5_K": 5, "Q6_K": 6}[kind.name]
+    # Quants are uniform: their deviation is that of the whole numbers below 2 ** bits.
+    step = 0.9 / columns ** 0.5 / ((4 ** bits - 1) / 12) ** 0.5 * generator.uniform(0.7, 1.3, (n, 1))
+    half = lambda value: value.astype(np.float16).view(np.uint8)  # noqa: E731
+    if bits == 6:
+        scales = generator.integers(32, 128, (n, 16)) * generator.choice([-1, 1], (n, 16))
+        parts = [random(128), random(64), scales.astype(np.int8).view(np.uint8), half(step / 85)]
+        return np.concatenate(parts, 1).reshape(rows, -1)
+    # Six bits each; a minimum near the scale keeps the mean near 0.
+    scales = generator.integers(16, 64, (n, 8))
+    minima = np.clip(scales + generator.integers(-6, 7, (n, 8)), 0, 63)
+    low = [(part[:, :4] | part[:, 4:] >> 4 << 6) for part in (scales, minima)]
+    packed = np.concatenate([*low, scales[:, 4:] & 15 | (minima[:, 4:] & 15) << 4], 1).astype(np.uint8)
+    step = step / 42
+    fifth = [random(32)] if bits == 5 else []
+    parts = [half(step), half(step * (2 ** bits - 1) / 2), packed, *fifth, random(128)]
+    return np.concatenate(parts, 1).reshape(rows, -1)
+
+
+def gguf_matrix(generator, shape, kind):
+    """A random matrix as `kind` stores it: bytes and values."""
+    import numpy as np
+    from gguf import quants
+
+    deviation = 0.9 / shape[1] ** 0.5
+    if kind.name.endswith("_K"):
+        data = gguf_blocks(generator, shape, kind)
+    else:
+        data = quants.quantize((deviation * generator.standard_normal(shape)).astype(np.float32), kind)
+    values = quants.dequantize(data, kind).astype(np.float32)
+    assert values.shape == shape and 0.85 < values.std() / deviation < 1.15 and abs(values.mean()) < 0.05 * deviation, kind
+    return data, values
+
+
+def gguf_requantised(values):
+    """What a device holds of a matrix of k-quants: bytes with a scale in f32 for each 32 (`to_bytes` in src/weights/quant.rs)."""
+    import numpy as np
+
+    blocks = values.reshape(-1, 32)
+    scale = np.abs(blocks).max(1, keepdims=True) / np.float32(127)
+    quotient = (blocks * (np.float32(1) / scale)).astype(np.float64)
+    rounded = np.sign(quotient) * np.floor(np.abs(quotient) + 0.5)
+    return (rounded.astype(np.float32) * scale).reshape(values.shape)
+
+
+def gguf_folder(folder, shape, tokenizer):
+    """The files of a checkpoint's folder that a converter reads, without the weights."""
+    import json
+
+    config = qwen3_vl_config(shape, tokenizer)
+    write_json(folder / "config.json", config)
+    common = dict(patch_size=16, temporal_patch_size=2, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    preprocessor = common | dict(size=GGUF_PIXELS, image_processor_type="Qwen2VLImageProcessorFast")
+    write_json(folder / "preprocessor_config.json", preprocessor)
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    special = dict(add_bos_token=False, bos_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None)
+    special |= dict(add_prefix_space=False, tokenizer_class="Qwen2Tokenizer", chat_template=CHAT_TEMPLATE)
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
+    return config, preprocessor
+
+
+def gguf_general(writer, kind, file_type):
+    """What llama.cpp says about any file."""
+    import gguf
+
+    writer.add_type(kind)
+    name = dict(name="Tiny Qwen3 VL", basename="Tiny-Qwen3-VL", finetune="Random", size_label="2M")
+    gguf.Metadata(**name, license="mit", tags=["image-text-to-text"], languages=["en"]).set_gguf_meta_model(writer)
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+
+
+def gguf_vocabulary(writer, folder, vocab_size):
+    """Tokens, types and merges (`get_vocab_base` and `_set_vocab_gpt2` in conversion/base.py)."""
+    import gguf
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    contents = {id: content for content, id in tokenizer.get_vocab().items()}
+    added = tokenizer.added_tokens_decoder
+    tokens, types = [], []
+    for id in range(vocab_size):
+        content = contents.get(id, f"[PAD{id}]")
+        # llama.cpp takes what looks special for special.
+        special = id in added and (added[id].special or content.startswith("<|") and content.endswith("|>"))
+        kind = gguf.TokenType.USER_DEFINED if id in added else gguf.TokenType.NORMAL
+        kind = gguf.TokenType.CONTROL if special else kind
+        tokens.append(content)
+        types.append(kind if id in contents else gguf.TokenType.UNUSED)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    gguf.SpecialVocab(folder, load_merges=True).add_to_gguf(writer)
+
+
+def gguf_decoder_metadata(writer, config, rope):
+    """Facts about the decoder (`TextModel` in conversion/base.py, `Qwen3VLTextModel` in conversion/qwen3vl.py)."""
+    text = config["text_config"]
+    writer.add_block_count(text["num_hidden_layers"])
+    writer.add_context_length(text["max_position_embeddings"])
+    writer.add_embedding_length(text["hidden_size"])
+    writer.add_feed_forward_length(text["intermediate_size"])
+    writer.add_head_count(text["num_attention_heads"])
+    writer.add_head_count_kv(text["num_key_value_heads"])
+    writer.add_rope_dimension_sections([*rope["mrope_section"], 0])
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_layer_norm_rms_eps(text["rms_norm_eps"])
+    writer.add_key_length(text["head_dim"])
+    writer.add_value_length(text["head_dim"])
+    writer.add_num_deepstack_layers(len(config["vision_config"]["deepstack_visual_indexes"]))
+
+
+def gguf_tower_metadata(writer, config, preprocessor):
+    """Facts about the tower (`MmprojModel` in conversion/base.py, `Qwen3VLVisionModel` in conversion/qwen3vl.py)."""
+    import gguf
+
+    vision = config["vision_config"]
+    writer.add_clip_has_vision_encoder(True)
+    writer.add_vision_projection_dim(config["text_config"]["hidden_size"])
+    writer.add_vision_image_size(int(vision["num_position_embeddings"] ** 0.5 * vision["patch_size"]))
+    writer.add_vision_patch_size(vision["patch_size"])
+    writer.add_vision_embedding_length(vision["hidden_size"])
+    writer.add_vision_feed_forward_length(vision["intermediate_size"])
+    writer.add_vision_block_count(vision["depth"])
+    writer.add_vision_head_count(vision["num_heads"])
+    writer.add_vision_image_mean(preprocessor["image_mean"])
+    writer.add_vision_image_std(preprocessor["image_std"])
+    writer.add_clip_projector_type(gguf.VisionProjectorType.QWEN3VL)
+    writer.add_vision_use_gelu(True)
+    writer.add_vision_spatial_merge_size(vision["spatial_merge_size"])
+    # The decoder's epsilon, though the tower has its own: they are equal in every published checkpoint.
+    writer.add_vision_attention_layernorm_eps(config["text_config"]["rms_norm_eps"])
+    taps = vision["deepstack_visual_indexes"]
+    writer.add_vision_is_deepstack_layers([block in taps for block in range(vision["depth"])])
+
+
+def gguf_decoder(writer, state, shape, generator):
+    """Writes the decoder's tensors and puts the values of the quantised ones into `state`; returns these by name."""
+    import gguf
+    import numpy as np
+    import torch
+    from gguf import GGMLQuantizationType as Q
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3VL, shape["text"]["num_hidden_layers"])
+    matrices = {}
+    for name, value in state.items():
+        if ".visual." in name:
+            continue
+        stored = names.get_name(name.replace("language_model.", ""), try_suffixes=(".weight", ".bias"))
+        if value.dim() == 1:
+            writer.add_tensor(stored, value.numpy())
+            continue
+        part = stored.removesuffix(".weight")
+        block, _, matrix = part.rpartition(".")
+        kinds = shape["types"]
+        kind = Q[kinds[block][matrix.split("_")[1]] if block else kinds[part]]
+        data, values = gguf_matrix(generator, tuple(value.shape), kind)
+        writer.add_tensor(stored, data, raw_dtype=kind)
+        state[name] = torch.from_numpy(np.ascontiguousarray(values))
+        matrices[name] = kind
+    return matrices
+
+
+def gguf_tower(writer, state, taps):
+    """Writes the tower's tensors: vectors and the position table in f32, the rest in f16."""
+    import gguf
+    import numpy as np
+    from gguf import MODEL_TENSOR as T
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 8)
+    merger = {"norm": T.V_POST_NORM, "linear_fc1": T.V_MMPROJ, "linear_fc2": T.V_MMPROJ}
+    level = {"norm": T.V_DS_NORM, "linear_fc1": T.V_DS_FC1, "linear_fc2": T.V_DS_FC2}
+    for name, value in state.items():
+        if ".visual." not in name:
+            continue
+        name = name.removeprefix("model.")
+        path, suffix = name.rsplit(".", 1)
+        _, part, *rest = path.split(".")
+        if part == "merger":
+            stored = gguf.TENSOR_NAMES[merger[rest[0]]].format(bid=0 if rest[0] == "linear_fc1" else 2) + f".{suffix}"
+        elif part == "deepstack_merger_list":
+            stored = gguf.TENSOR_NAMES[level[rest[1]]].format(bid=taps[int(rest[0])]) + f".{suffix}"
+        elif part == "patch_embed":
+            stored = gguf.TENSOR_NAMES[T.V_ENC_EMBD_PATCH] + f".{suffix}"
+        else:
+            stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        data = value.numpy()
+        if data.ndim == 5:
+            # One convolution over two frames as two over one.
+            writer.add_tensor(stored, np.ascontiguousarray(data[:, :, 0]).astype(np.float16))
+            writer.add_tensor(f"{stored}.1", np.ascontiguousarray(data[:, :, 1]).astype(np.float16))
+        else:
+            single = data.ndim == 1 or part == "pos_embed"
+            writer.add_tensor(stored, data if single else data.astype(np.float16))
+
+
+def gguf_write(path, arch, fill):
+    """One file; `fill` gives its writer everything that is in it."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, arch)
+    result = fill(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return result
+
+
+def gguf_model(config, state):
+    """transformers' model of `state`, which has every parameter; of any values without it."""
+    import json
+
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    parsed = Qwen3VLConfig(**json.loads(json.dumps(config)))
+    model = Qwen3VLForConditionalGeneration._from_config(parsed, dtype=torch.float32, attn_implementation="eager")
+    if state is not None:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        assert missing == (["lm_head.weight"] if model.config.tie_word_embeddings else []) and not unexpected, missing
+    return model.eval()
+
+
+def gguf_logits(model, inputs, ids):
+    """Logits of `ids` at the answer's position, and how far they are from those in 64 bits."""
+    import torch
+
+    double, mode = qwen3_vl_double(model)
+    wide = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+    with torch.no_grad():
+        logits = model(**inputs, use_cache=False).logits[0, -1, ids]
+        with mode:
+            reference = double(**wide, use_cache=False).logits[0, -1, ids]
+    return logits.tolist(), (logits - reference).abs().max().item()
+
+
+def gguf_measure(config, state, matrices, cases, ids):
+    """Logits with the decoded values and with those that a device holds, and how far these are apart.
+
+    `noise` is what 32 bits differ from 64 by. A device holds tables as they are stored.
+    """
+    import torch
+
+    device = dict(state)
+    for name, kind in matrices.items():
+        if kind.name.endswith("_K") and "embed_tokens" not in name and "lm_head" not in name:
+            device[name] = torch.from_numpy(gguf_requantised(state[name].numpy()))
+    models = {"decoded": gguf_model(config, state), "requantised": gguf_model(config, device)}
+    result, noise, drift = {}, 0, 0
+    for case, (_, inputs) in cases.items():
+        result[case] = {}
+        for kind, model in models.items():
+            logits, off = gguf_logits(model, inputs, ids)
+            result[case][kind] = [float(f"{logit:.8g}") for logit in logits]
+            noise = max(noise, off)
+        drift = max(drift, *(abs(a - b) for a, b in zip(*result[case].values())))
+    print(f"logits: drift {drift:.2e}, noise {noise:.2e}")
+    # Far enough apart to tell the two from each other, and from what sums in another order give.
+    assert noise < 2e-5 and drift > 5e-3, (noise, drift)
+    return dict(cases=result, noise=float(f"{noise:.2g}"), drift=float(f"{drift:.2g}"))
+
+
+def gguf_cases(golden, folder, document):
+    """Two texts about each picture of `qwen3_vl`, as transformers' processor gives them to the model."""
+    from PIL import Image
+
+    cases = {}
+    processor = qwen3_vl_processor(folder)
+    for picture, texts in TEXTS.items():
+        file = f"qwen3_vl_cases/{picture}.png"
+        for index, text in enumerate(texts[:2]):
+            inputs = qwen3_vl_inputs(processor, Image.open(golden / file), text)
+            cases[f"{picture}.{index}"] = (picture, inputs)
+            ids = inputs["input_ids"][0].tolist()
+            document["cases"][f"{picture}.{index}"] = dict(picture=picture, text=text, input_ids=ids)
+        document["pictures"][picture] = dict(file=file, grid_thw=inputs["image_grid_thw"][0].tolist())
+    return cases
+
+
+@section
+def gguf_pair(golden):
+    """Two decoders and an mmproj with llama.cpp's keys and names, written by gguf-py, and the logits of transformers."""
+    import json
+    import tempfile
+    from importlib.metadata import version
+
+    import gguf
+    import numpy as np
+    import transformers
+    from tokenizers import AddedToken, Tokenizer
+
+    folder = golden / "gguf"
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = qwen3_vl_tokenizer()
+    # Not special, but looks it, as some of the published ones do.
+    tokenizer.add_tokens([AddedToken("<|fim_pad|>", special=False), AddedToken("<tool_call>", special=False)])
+    answers = {token: tokenizer.token_to_id(token) for token in ["Yes", "No", *"abcdefghijklmno"]}
+    document = dict(gguf=version("gguf"), transformers=transformers.__version__, pictures={}, cases={}, models={})
+    tower, cases = None, {}
+    for name, shape in GGUF_DECODERS.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            source = Path(temporary)
+            config, preprocessor = gguf_folder(source, shape, tokenizer)
+            state = qwen3_vl_random_state(gguf_model(config, None), shape["seed"])
+            tower = tower or {key: value for key, value in state.items() if ".visual." in key}
+            state |= tower
+
+            def decoder(writer):
+                gguf_general(writer, gguf.GGUFType.MODEL, gguf.LlamaFileType.MOSTLY_Q4_K_M)
+                gguf_decoder_metadata(writer, config, shape["rope"])
+                gguf_vocabulary(writer, source, shape["text"]["vocab_size"])
+                return gguf_decoder(writer, state, shape, np.random.default_rng(shape["seed"]))
+
+            matrices = gguf_write(folder / f"{name}-Q4_K_M.gguf", gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3VL], decoder)
+            if not cases:
+                cases = gguf_cases(golden, source, document)
+        kinds = [kind.name.lower() for kind in matrices.values()]
+        document["models"][name] = dict(
+            file=f"{name}-Q4_K_M.gguf", config=config, types={kind: kinds.count(kind) for kind in sorted(set(kinds))},
+            **gguf_measure(config, state, matrices, cases, sorted(answers.values())),
+        )
+
+    def mmproj(writer):
+        gguf_general(writer, gguf.GGUFType.MMPROJ, gguf.LlamaFileType.MOSTLY_F16)
+        gguf_tower_metadata(writer, config, preprocessor)
+        gguf_tower(writer, tower, GGUF_VISION["deepstack_visual_indexes"])
+
+    gguf_write(folder / "mmproj-F16.gguf", gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.MMPROJ], mmproj)
+    document |= dict(preprocessor=preprocessor, answers=dict(sorted(answers.items(), key=lambda answer: answer[1])))
+    # In a user's words nothing is special.
+    plain = Tokenizer.from_str(json.dumps(json.loads(tokenizer.to_str()) | dict(added_tokens=[])))
+    document["texts"] = [dict(text=text, ids=plain.encode(text).ids) for text in GGUF_TEXTS]
+    document["added"] = {token.content: id for id, token in sorted(tokenizer.get_added_tokens_decoder().items())}
+    write_json(folder / "reference.json", document)
+
+
 if __name__ == "__main__":
     names = sys.argv[1:] or list(SECTIONS)
     for name in names:

@@ -119,7 +119,7 @@ fn other_tools_find_the_metadata_they_look_for() {
     let report = converted(&folder, DType::F16, out.path()).unwrap();
     let config = config(&folder);
     let checkpoint = open(out.path(), &report.manifest);
-    let [text, vision] = checkpoint.metadata() else { panic!("two files") };
+    let [(_, text), (_, vision)] = checkpoint.metadata() else { panic!("two files") };
     assert_eq!(text["general.architecture"].as_str(), Some("qwen3vl"));
     assert_eq!(text["qwen3vl.block_count"].as_u64(), Some(config.text.num_hidden_layers as u64));
     let mut sections = config.text.mrope_section.map(|size| size as i32).to_vec();

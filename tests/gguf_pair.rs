@@ -11,11 +11,7 @@ use imatch::image::decode::{DecodeLimits, decode};
 use imatch::score::ScoreResult;
 use imatch::text::{OverallKind, Request, Tokenizer};
 use imatch::weights::gguf::{Array, Value};
-use imatch::weights::gguf_write::Writer;
-use imatch::weights::{
-    Bundle, Checkpoint, ConvertJob, DType, FileSource, Headers, MemorySource, ModelFacts, ModelFiles,
-    convert, gguf, llama_cpp,
-};
+use imatch::weights::{Bundle, Checkpoint, ConvertJob, DType, FileSource, ModelFacts, convert, llama_cpp};
 use pollster::block_on;
 use tempfile::TempDir;
 
@@ -24,7 +20,7 @@ use super::common::golden;
 const FOLDERS: [&str; 2] = ["qwen3_vl_tied", "qwen3_vl_untied"];
 
 /// A converted folder, and the same weights as a pair alone.
-fn converted(model: &Path, quant: DType) -> (TempDir, TempDir) {
+pub(crate) fn converted(model: &Path, quant: DType) -> (TempDir, TempDir) {
     let (whole, pair) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let job = ConvertJob { model_dir: model.into(), quant, out_dir: whole.path().into(), adapter: None };
     block_on(convert(job)).unwrap();
@@ -118,6 +114,16 @@ fn words_that_are_split_in_a_way_without_a_name_travel_whole() {
     assert_eq!(of("tokenizer.huggingface.json"), None);
 }
 
+#[test]
+fn a_tower_says_its_own_epsilon_whatever_the_decoder_has() {
+    let mut facts = block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap();
+    facts.config.text.rms_norm_eps = 1e-5;
+    let entries = llama_cpp::write::vision_metadata(&facts.config, &facts.image, "model", DType::F16);
+    let (_, value) =
+        entries.iter().find(|(key, _)| key == "clip.vision.attention.layer_norm_epsilon").unwrap();
+    assert_eq!(*value, Value::F32(1e-6));
+}
+
 type Metadata = BTreeMap<String, Value>;
 
 /// The facts of a pair after something was changed in its metadata.
@@ -125,8 +131,10 @@ fn facts_with(change: impl Fn(&mut Metadata)) -> Result<ModelFacts> {
     let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
     let opened = |file: &PathBuf| (file.display().to_string(), FileSource::open(file).unwrap());
     let checkpoint = block_on(Checkpoint::open(ggufs(pair.path()).iter().map(opened).collect())).unwrap();
-    let mut files: Vec<Metadata> = checkpoint.metadata().to_vec();
-    files.iter_mut().for_each(change);
+    let mut files: Vec<(String, Metadata)> = checkpoint.metadata().to_vec();
+    for (_, metadata) in &mut files {
+        change(metadata);
+    }
     llama_cpp::read::facts(&files, |name| checkpoint.info(name).map(|info| info.shape.clone()))
 }
 
@@ -148,7 +156,7 @@ fn what_converters_leave_out_has_the_published_values() {
 
 #[test]
 fn metadata_that_is_missing_or_of_another_kind_is_named() {
-    let cases: [(&str, Option<Value>, &str); 17] = [
+    let cases: [(&str, Option<Value>, &str); 20] = [
         (
             "general.architecture",
             Some("llama".into()),
@@ -163,18 +171,22 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
         (
             "qwen3vl.rope.freq_base",
             Some(Value::Bool(true)),
-            "qwen3vl.rope.freq_base is something else, expected a number",
+            "qwen3vl.rope.freq_base is true, expected a number",
         ),
         (
             "qwen3vl.rope.dimension_sections",
             Some(Value::Array(Array::I32(vec![-1, 2, 3]))),
-            "expected three whole numbers",
+            "qwen3vl.rope.dimension_sections is [-1, 2, 3], expected three whole numbers",
         ),
-        ("qwen3vl.attention.value_length", Some(Value::U32(7)), "expected the same as attention.key_length"),
+        (
+            "qwen3vl.attention.value_length",
+            Some(Value::U32(7)),
+            "qwen3vl.attention.value_length is 7, expected the same as attention.key_length, 32",
+        ),
         (
             "clip.vision.image_mean",
             Some(Value::Array(Array::F32(vec![0.5]))),
-            "clip.vision.image_mean is something else, expected three numbers",
+            "clip.vision.image_mean is [0.5], expected three numbers",
         ),
         (
             "clip.vision.is_deepstack_layers",
@@ -201,12 +213,23 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
         (
             "clip.vision.is_deepstack_layers",
             Some(Value::Array(Array::Bool(vec![false; 513]))),
-            "expected a flag for each block",
+            "clip.vision.is_deepstack_layers is a list of 513 values, expected a flag for each block",
         ),
         (
             "tokenizer.ggml.pre",
             Some("llama-bpe".into()),
             "metadata key tokenizer.ggml.pre is \"llama-bpe\", only \"qwen2\"",
+        ),
+        ("tokenizer.ggml.pre", Some(Value::Bool(true)), "tokenizer.ggml.pre is true, expected \"qwen2\""),
+        (
+            "clip.vision.attention.layer_norm_epsilon",
+            Some(Value::F32(1e-5)),
+            "clip.vision.attention.layer_norm_epsilon is 0.00001, only 0.000001 is supported",
+        ),
+        (
+            "clip.vision.attention.layer_norm_epsilon",
+            None,
+            "clip.vision.attention.layer_norm_epsilon is missing, expected a number",
         ),
         (
             "tokenizer.ggml.token_type",
@@ -231,6 +254,40 @@ fn metadata_that_is_missing_or_of_another_kind_is_named() {
 }
 
 #[test]
+fn a_message_names_the_file_of_the_key() {
+    let of = |key: &str| {
+        let error = facts_with(|metadata| drop(metadata.remove(key))).map(|_| ()).unwrap_err();
+        error.to_string()
+    };
+    let (text, vision) = (of("qwen3vl.block_count"), of("clip.vision.block_count"));
+    let is_tower = |message: &str| message.split(": ").next().unwrap().contains("mmproj");
+    assert!(!is_tower(&text) && text.contains(".gguf: metadata key qwen3vl.block_count"), "{text}");
+    assert!(is_tower(&vision) && vision.contains(".gguf: metadata key clip.vision.block_count"), "{vision}");
+}
+
+#[test]
+fn a_whole_tokenizer_has_the_ids_of_the_vocabulary_beside_it() {
+    let whole = fs::read_to_string(golden(FOLDERS[0]).join("tokenizer.json")).unwrap();
+    let with = |change: fn(&mut Vec<String>)| {
+        facts_with(|metadata| {
+            if let Some(Value::Array(Array::String(tokens))) = metadata.get_mut("tokenizer.ggml.tokens") {
+                change(tokens);
+                metadata.insert("tokenizer.huggingface.json".to_owned(), whole.as_str().into());
+            }
+        })
+    };
+    // Rows that no token has may be called anything.
+    let facts = with(|tokens| "unused".clone_into(&mut tokens[511])).unwrap();
+    assert_eq!(facts.tokenizer, whole.as_bytes());
+    let error = with(|tokens| tokens.swap(70, 71)).map(|_| ()).unwrap_err();
+    let expected = "token 70 is \"g\" in tokenizer.huggingface.json, but \"h\" in tokenizer.ggml.tokens";
+    assert!(error.to_string().contains(expected), "{error}");
+    assert_eq!(error.kind(), Kind::Model);
+    let error = with(|tokens| tokens.truncate(20)).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("a type for each token"), "{error}");
+}
+
+#[test]
 fn rotary_frequencies_of_another_kind_are_refused() {
     let with = |kind: &str| {
         facts_with(|metadata| {
@@ -242,6 +299,26 @@ fn rotary_frequencies_of_another_kind_are_refused() {
     with("none").unwrap();
     let error = with("yarn").map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("rope.scaling.type is \"yarn\", only \"none\""), "{error}");
+}
+
+#[test]
+fn an_embedding_model_is_refused() {
+    let with = |key: &str, value: Value| {
+        facts_with(|metadata| {
+            if metadata.contains_key("qwen3vl.block_count") {
+                metadata.insert(format!("qwen3vl.{key}"), value.clone());
+            }
+        })
+    };
+    with("pooling_type", Value::U32(0)).unwrap();
+    with("attention.causal", Value::Bool(true)).unwrap();
+    for (key, value, said) in [
+        ("pooling_type", Value::U32(3), "qwen3vl.pooling_type is 3, expected 0"),
+        ("attention.causal", Value::Bool(false), "qwen3vl.attention.causal is false, expected true"),
+    ] {
+        let error = with(key, value).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]
@@ -295,142 +372,4 @@ fn folders_that_hold_no_pair_say_what_they_hold() {
     refused(pair.path(), "again in");
     fs::write(&tower, b"GGUF").unwrap();
     refused(pair.path(), "leave the file of 4 bytes");
-}
-
-/// Files in memory, as a page has them.
-struct Dropped {
-    names: Vec<String>,
-    files: Vec<Vec<u8>>,
-    sha256: Option<String>,
-}
-
-impl Dropped {
-    fn new(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
-        let (names, files) = files.into_iter().unzip();
-        Self { names, files, sha256: None }
-    }
-}
-
-impl ModelFiles for Dropped {
-    type Source = MemorySource;
-
-    fn name(&self) -> String {
-        "dropped".into()
-    }
-
-    fn names(&self) -> &[String] {
-        &self.names
-    }
-
-    async fn open(&self, name: &str) -> Result<MemorySource> {
-        let index = self.names.iter().position(|other| other == name).unwrap();
-        Ok(MemorySource(self.files[index].clone()))
-    }
-
-    fn sha256(&self, _name: &str) -> Option<&str> {
-        self.sha256.as_deref()
-    }
-}
-
-/// A folder's files.
-fn dropped(folder: &Path) -> Dropped {
-    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
-    Dropped::new(files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())))
-}
-
-fn opened(files: &Dropped) -> Result<Bundle<MemorySource>> {
-    block_on(Bundle::from_files(files, async |_, _| Ok(())))
-}
-
-#[test]
-fn the_pair_may_come_in_any_order_and_from_memory() {
-    let (_, pair) = converted(&golden(FOLDERS[1]), DType::F16);
-    let mut files = dropped(pair.path());
-    let forward = opened(&files).unwrap();
-    files.names.reverse();
-    files.files.reverse();
-    let backward = opened(&files).unwrap();
-    assert_eq!(forward.facts.config, backward.facts.config);
-    assert_eq!(forward.identity, backward.identity);
-    assert!(!forward.facts.config.text.tie_word_embeddings, "it has a head of its own");
-}
-
-#[test]
-fn every_form_is_told_by_the_names_of_its_files_and_none_but_those_is_hashed_twice() {
-    let source = golden(FOLDERS[0]);
-    let (whole, pair) = converted(&source, DType::F16);
-    for (folder, form, hashed) in [
-        (whole.path(), "converted", "all"),
-        (pair.path(), "gguf", "all"),
-        (&source, "hugging_face", "weights"),
-    ] {
-        let mut files = dropped(folder);
-        let headers = block_on(Headers::read(&files)).unwrap();
-        assert_eq!(headers.form.code(), form);
-        let total = Cell::new(0);
-        let bundle = block_on(Bundle::from_files(&files, async |_, bytes| {
-            total.set(bytes);
-            Ok(())
-        }));
-        let sizes: Vec<(bool, u64)> = files
-            .names
-            .iter()
-            .zip(&files.files)
-            .filter(|(name, _)| *name != "manifest.json")
-            .map(|(name, bytes)| (name.contains("gguf") || name.contains("safetensors"), bytes.len() as u64))
-            .collect();
-        let expected = sizes.iter().filter(|(weights, _)| hashed == "all" || *weights).map(|(_, size)| size);
-        assert_eq!(total.get(), expected.sum::<u64>(), "{form}");
-        let sha256 = block_on(Bundle::open(folder)).unwrap().identity.sha256;
-        assert_eq!(bundle.unwrap().identity.sha256, sha256, "{form}");
-        files.sha256 = Some("0".repeat(64));
-        total.set(0);
-        let trusted = block_on(Bundle::from_files(&files, async |_, bytes| {
-            total.set(bytes);
-            Ok(())
-        }));
-        assert_eq!(total.get(), 0, "{form}");
-        match trusted {
-            Err(error) => assert_eq!((form, error.kind()), ("converted", Kind::Integrity)),
-            Ok(_) => assert_ne!(form, "converted"),
-        }
-    }
-}
-
-#[test]
-fn a_split_decoder_is_one_model_and_only_when_it_is_whole() {
-    let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
-    let mut files = dropped(pair.path());
-    let decoder = files.names.iter().position(|name| !name.contains("mmproj")).unwrap();
-    let bytes = files.files[decoder].clone();
-    let header = block_on(gguf::read_header(&MemorySource(bytes.clone()))).unwrap();
-    let metadata: Vec<(String, Value)> = header.metadata.into_iter().collect();
-    let parts = header.tensors.split_at(header.tensors.len() / 2);
-    files.names.remove(decoder);
-    files.files.remove(decoder);
-    for (number, tensors) in [(1, parts.0), (2, parts.1)] {
-        let metadata = if number == 1 { metadata.as_slice() } else { &[] };
-        let mut writer = Writer::start(Vec::new(), metadata, tensors).unwrap();
-        for tensor in tensors {
-            let (start, len) = (tensor.offset as usize, tensor.len as usize);
-            writer.write(&bytes[start..start + len]).unwrap();
-        }
-        files.names.push(format!("m-0000{number}-of-00002.gguf"));
-        files.files.push(writer.finish().unwrap());
-    }
-    let bundle = opened(&files).unwrap();
-    assert_eq!(
-        bundle.checkpoint.tensors().count(),
-        block_on(Bundle::open(pair.path())).unwrap().checkpoint.tensors().count()
-    );
-    let folder = TempDir::new().unwrap();
-    for (name, bytes) in files.names.iter().zip(&files.files) {
-        fs::write(folder.path().join(name), bytes).unwrap();
-    }
-    let by_file = block_on(Bundle::open(&folder.path().join("m-00001-of-00002.gguf"))).unwrap();
-    assert_eq!(by_file.identity.sha256, bundle.identity.sha256);
-    files.names.pop();
-    files.files.pop();
-    let error = opened(&files).map(|_| ()).unwrap_err();
-    assert!(error.to_string().ends_with("part 2 of 2 of m is missing"), "{error}");
 }

@@ -1,9 +1,10 @@
-//! The k-quants of llama.cpp's files, against gguf-py.
+//! The k-quants of llama.cpp's files, against gguf-py and against blocks made by hand.
 
 use burn::tensor::Device;
+use half::f16;
 use imatch::weights::device::linear;
 use imatch::weights::quant::{check_finite, decode_f32, quantise};
-use imatch::weights::{DType, MemorySource, TensorInfo, gguf, safetensors};
+use imatch::weights::{DType, MemorySource, Table, TensorInfo, gguf, safetensors};
 use pollster::block_on;
 
 const GGUF: &[u8] = include_bytes!("golden/weights/kquants.gguf");
@@ -71,5 +72,69 @@ fn scales_that_are_not_finite_are_refused_and_nothing_is_written() {
         let error = quantise(&[1.0; 256], &[1, 256], dtype).unwrap_err().to_string();
         assert_eq!(error, format!("{dtype} is read, not written"));
         assert!(TensorInfo::new("x", dtype, vec![2, 128]).is_err(), "half a block");
+    }
+}
+
+/// A block's bytes and values.
+type Block = (Vec<u8>, Vec<f32>);
+
+/// A block of 4 or 5 bits, `x = scale * q / 2 - minimum / 4`, another for each `seed`.
+fn affine(bits: usize, seed: usize) -> Block {
+    let scale = |part: usize| (seed * 7 + part * 11) % 64;
+    let minimum = |part: usize| (seed * 5 + part * 13 + 3) % 64;
+    let quant = |at: usize| (seed * 3 + at * 29) % (1 << bits);
+    let mut packed = [0; 12];
+    for part in 0..4 {
+        // Six bits each of this part, and the upper two of the part four further on.
+        packed[part] = scale(part) | scale(part + 4) >> 4 << 6;
+        packed[part + 4] = minimum(part) | minimum(part + 4) >> 4 << 6;
+        packed[part + 8] = scale(part + 4) & 15 | (minimum(part + 4) & 15) << 4;
+    }
+    let (mut low, mut fifth) = ([0; 128], vec![0; if bits == 5 { 32 } else { 0 }]);
+    for at in 0..256 {
+        low[at / 64 * 32 + at % 32] |= (quant(at) & 15) << (at % 64 / 32 * 4);
+        if let Some(byte) = fifth.get_mut(at % 32) {
+            *byte |= quant(at) >> 4 << (at / 32);
+        }
+    }
+    let halves = [f16::from_f32(0.5), f16::from_f32(0.25)].map(f16::to_le_bytes).concat();
+    let rest = packed.iter().chain(&fifth).chain(&low).map(|byte| *byte as u8);
+    let value = |at: usize| (scale(at / 32) * quant(at)) as f32 / 2.0 - minimum(at / 32) as f32 / 4.0;
+    (halves.into_iter().chain(rest).collect(), (0..256).map(value).collect())
+}
+
+/// A block of 6 bits, `x = scale * (q - 32) / 2`, another for each `seed`.
+fn signed(seed: usize) -> Block {
+    let scale = |part: usize| ((seed * 37 + part * 53) as u8).cast_signed();
+    let quant = |at: usize| (seed * 5 + at * 29) % 64;
+    let (mut low, mut high) = ([0; 128], [0; 64]);
+    for at in 0..256 {
+        let (part, run, byte) = (at / 128, at % 128 / 32, at % 32);
+        low[part * 64 + run % 2 * 32 + byte] |= (quant(at) & 15) << (run / 2 * 4);
+        high[part * 32 + byte] |= quant(at) >> 4 << (run * 2);
+    }
+    let quants = low.iter().chain(&high).map(|byte| *byte as u8);
+    let scales = (0..16).map(|part| scale(part).cast_unsigned());
+    let bytes = quants.chain(scales).chain(f16::from_f32(0.5).to_le_bytes());
+    let value = |at: usize| f32::from(scale(at / 16)) * (quant(at) as f32 - 32.0) / 2.0;
+    (bytes.collect(), (0..256).map(value).collect())
+}
+
+#[test]
+fn rows_of_a_table_are_read_in_any_order() {
+    type Maker = fn(usize) -> Block;
+    let makers: [(DType, Maker); 3] =
+        [(DType::Q4K, |seed| affine(4, seed)), (DType::Q5K, |seed| affine(5, seed)), (DType::Q6K, signed)];
+    for (dtype, maker) in makers {
+        let blocks: Vec<Block> = (1..9).map(maker).collect();
+        let info = TensorInfo::new("table", dtype, vec![4, 512]).unwrap();
+        let file = MemorySource(blocks.iter().flat_map(|(bytes, _)| bytes.clone()).collect());
+        let row = |row: usize| blocks[2 * row..][..2].iter().flat_map(|(_, values)| values.clone());
+        let expected: Vec<f32> = [2, 0, 3, 2].into_iter().flat_map(row).collect();
+        for held in [0, info.len] {
+            let table = block_on(Table::open(info.clone(), file.clone(), held)).unwrap();
+            assert_eq!(table.width(), 512);
+            assert_eq!(block_on(table.rows(&[2, 0, 3, 2])).unwrap(), expected, "{dtype}");
+        }
     }
 }

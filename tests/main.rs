@@ -14,6 +14,8 @@ mod convert;
 mod data;
 mod engine;
 mod evaluation;
+mod forms;
+mod gguf_llama;
 mod gguf_pair;
 mod grounding;
 mod hostile_weights;

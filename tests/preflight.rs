@@ -55,7 +55,7 @@ impl ModelFiles for Pair {
     }
 }
 
-/// Qwen3-VL-2B in its published shape: decoder in Q4_0, vision tower in Q8_0, values all zero.
+/// Qwen3-VL-2B in its published shape: decoder in `Q4_0`, vision tower in `Q8_0`, values all zero.
 fn two_billion() -> Pair {
     let folder = golden("qwen3_vl_tied");
     let json = fs::read(folder.join("config.json")).unwrap();

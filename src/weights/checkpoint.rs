@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub struct Checkpoint<S> {
     files: Vec<(String, S)>,
     entries: BTreeMap<String, Entry>,
-    metadata: Vec<BTreeMap<String, Value>>,
+    metadata: Vec<(String, BTreeMap<String, Value>)>,
 }
 
 /// A canonical tensor and the pieces of files it is made of.
@@ -58,8 +58,8 @@ impl<S: ByteSource> Checkpoint<S> {
         self.entries.get(name).map(|entry| &entry.info)
     }
 
-    /// The metadata of the GGUF files, in the files' order; empty for safetensors.
-    pub fn metadata(&self) -> &[BTreeMap<String, Value>] {
+    /// Name and metadata of the GGUF files, in the files' order; empty for safetensors.
+    pub fn metadata(&self) -> &[(String, BTreeMap<String, Value>)] {
         &self.metadata
     }
 
@@ -164,7 +164,7 @@ impl<S: ByteSource> Checkpoint<S> {
             let entry = patch_embedding(file, frames).context(|| self.files[file].0.clone())?;
             self.insert(entry)?;
         }
-        self.metadata.extend(metadata);
+        self.metadata.extend(metadata.map(|metadata| (self.files[file].0.clone(), metadata)));
         Ok(())
     }
 

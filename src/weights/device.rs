@@ -45,6 +45,18 @@ pub fn matrix(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
 
 /// A linear weight, `[out, in]` as stored and `[in, out]` as returned, in the precision that the table above gives.
 pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<2>> {
+    let layout: Layout = if *device == Device::flex() { on_cpu } else { on_gpu };
+    match quantised(info, bytes, layout)? {
+        Some(data) => Ok(Tensor::from_data(data, device)),
+        None => decoded_linear(info, bytes, device),
+    }
+}
+
+/// Values, scales, `[out, in]` and scheme to what a device takes.
+type Layout = fn(&[i8], &[f32], [usize; 2], QuantScheme) -> TensorData;
+
+/// A quantised matrix `[out, in]` as `[in, out]`; none of a type that is not quantised.
+fn quantised(info: &TensorInfo, bytes: &[u8], layout: Layout) -> Result<Option<TensorData>> {
     let [d_out, d_in] = two(info)?;
     let (values, scales) = match info.dtype {
         DType::Q8_0 => unpack(bytes, 34, |block, values| values.extend(block.iter().map(|&byte| byte as i8))),
@@ -53,7 +65,7 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
             values.extend(block.iter().map(|byte| (byte >> 4) as i8 - 8));
         }),
         DType::Q4K | DType::Q5K | DType::Q6K => to_bytes(&decode_f32(info, bytes)?),
-        _ => return decoded_linear(info, bytes, device),
+        _ => return Ok(None),
     };
     if values.len() != d_out * d_in {
         return Err(Error::model(format!(
@@ -65,12 +77,7 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
     }
     let value = if info.dtype == DType::Q4_0 { QuantValue::Q4S } else { QuantValue::Q8S };
     let scheme = QuantScheme::default().with_value(value).per_block([BLOCK as u8, 1], ScaleDtype::F32);
-    let data = if *device == Device::flex() {
-        on_cpu(&values, &scales, [d_out, d_in], scheme)
-    } else {
-        on_gpu(&values, &scales, [d_out, d_in], scheme)
-    };
-    Ok(Tensor::from_data(data, device))
+    Ok(Some(layout(&values, &scales, [d_out, d_in], scheme)))
 }
 
 /// A linear weight, `[out, in]` as stored and `[in, out]` as returned, decoded.
@@ -117,4 +124,62 @@ fn on_gpu(values: &[i8], scales: &[f32], [d_out, d_in]: [usize; 2], scheme: Quan
     };
     bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
     TensorData::from_bytes(Bytes::from_bytes_vec(bytes), [d_in, d_out], DeviceDType::QFloat(scheme))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::kquant::scale_offsets;
+
+    /// A matrix `[3, 512]` of changing values, with another scale in each block.
+    fn stored(dtype: DType) -> Result<(TensorInfo, Vec<u8>)> {
+        let info = TensorInfo::new("matrix", dtype, vec![3, 512])?;
+        let mut bytes: Vec<u8> = (0..info.len).map(|at| (at * 167 % 251) as u8).collect();
+        for (index, block) in bytes.chunks_exact_mut(dtype.block_bytes()).enumerate() {
+            for &at in scale_offsets(dtype) {
+                // Halves from 1 to 1.25, of either sign.
+                block[at] = (index * 37) as u8;
+                block[at + 1] = if (index + at).is_multiple_of(3) { 0xbc } else { 0x3c };
+            }
+        }
+        Ok((info, bytes))
+    }
+
+    /// What a GPU makes of the bytes (`new_quantized` in burn-cubecl): words of signed values along the
+    /// input axis, the first in the lowest bits, one output after the other; then a scale for each 32.
+    fn read_as_gpu(data: &TensorData, bits: usize, n_values: usize) -> Vec<f32> {
+        let bytes = data.as_bytes().chunks_exact(4);
+        let words: Vec<u32> = bytes.map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let per_word = 32 / bits;
+        let (packed, scales) = words.split_at(n_values / per_word);
+        assert_eq!(scales.len(), n_values / BLOCK, "one scale a block and nothing else");
+        let value = |index: usize| {
+            let top = packed[index / per_word] << (32 - bits - index % per_word * bits);
+            (top.cast_signed() >> (32 - bits)) as f32 * f32::from_bits(scales[index / BLOCK])
+        };
+        (0..n_values).map(value).collect()
+    }
+
+    #[test]
+    fn a_gpu_reads_the_decoded_values() -> Result<()> {
+        for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantised()) {
+            let (info, bytes) = stored(dtype)?;
+            let expected = decode_f32(&info, &bytes)?;
+            let data = quantised(&info, &bytes, on_gpu)?.ok_or_else(|| Error::internal("not quantised"))?;
+            assert_eq!(data.shape().as_slice(), [512, 3], "{dtype}: in by out");
+            let DeviceDType::QFloat(scheme) = data.dtype() else { panic!("{dtype}: not quantised") };
+            assert_eq!(scheme.store, QuantStore::PackedU32(1), "{dtype}: packed along the input axis");
+            let got = read_as_gpu(&data, if dtype == DType::Q4_0 { 4 } else { 8 }, expected.len());
+            for (block, (got, expected)) in got.chunks(BLOCK).zip(expected.chunks(BLOCK)).enumerate() {
+                let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                // What is not 8 bits already moves by half a step at most.
+                let allowed = if dtype.block_len() == BLOCK { 0.0 } else { largest / 127.0 * 0.501 };
+                for (got, expected) in got.iter().zip(expected) {
+                    let off = (got - expected).abs();
+                    assert!(off <= allowed, "{dtype}, block {block}: {got} is not {expected}");
+                }
+            }
+        }
+        Ok(())
+    }
 }

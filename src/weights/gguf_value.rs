@@ -1,5 +1,12 @@
 //! Typed metadata of GGUF files.
 
+use std::fmt;
+
+use super::tensor::shown;
+
+/// Most values of an array that a message lists.
+const LISTED: usize = 4;
+
 /// One list for everything that depends on the scalar type: variant, Rust type, id in the file.
 ///
 /// Source of the ids: `enum gguf_type` in gguf.h.
@@ -99,6 +106,33 @@ macro_rules! scalars {
             }
         }
 
+        impl fmt::Display for Value {
+            /// As a message shows it: texts are cut, and of a long list only the length is told.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    // Debug writes large and small numbers with an exponent.
+                    $(Self::$variant(value) => write!(f, "{value:?}"),)+
+                    Self::Bool(value) => write!(f, "{value}"),
+                    Self::String(text) => f.write_str(&quoted(text)),
+                    Self::Array(array) => write!(f, "{array}"),
+                }
+            }
+        }
+
+        impl fmt::Display for Array {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                if self.len() > LISTED {
+                    return write!(f, "a list of {} values", self.len());
+                }
+                let values: Vec<String> = match self {
+                    $(Self::$variant(values) => values.iter().map(|value| format!("{value:?}")).collect(),)+
+                    Self::Bool(values) => values.iter().map(bool::to_string).collect(),
+                    Self::String(values) => values.iter().map(|text| quoted(text)).collect(),
+                };
+                write!(f, "[{}]", values.join(", "))
+            }
+        }
+
         /// Bytes of a scalar of type `id`; `None` for texts, arrays and unknown types.
         pub(super) fn scalar_size(id: u32) -> Option<usize> {
             match id {
@@ -187,6 +221,10 @@ impl Value {
             _ => None,
         }
     }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
 }
 
 impl Array {

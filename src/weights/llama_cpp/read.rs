@@ -3,10 +3,14 @@
 //! Numbers go through the same parsers and checks as those of a Hugging Face folder.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED};
+use super::{
+    CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, UNUSED, USER_DEFINED, VISION_EPSILON,
+    vocabulary,
+};
 use crate::config::{ImageConfig, MAX_DEPTH, ModelConfig};
 use crate::error::Context as _;
 use crate::score::ScoringOptions;
@@ -37,21 +41,33 @@ const TOWER: &str = "clip";
 
 type Metadata = BTreeMap<String, Value>;
 
+/// A file's name, for messages, and its metadata.
+type File = (String, Metadata);
+
 /// The metadata of one file, for messages that name its keys.
 #[derive(Clone, Copy)]
 struct Keys<'a> {
-    metadata: &'a Metadata,
+    file: &'a File,
     prefix: &'a str,
 }
 
 impl<'a> Keys<'a> {
     fn get(self, key: &str) -> Option<&'a Value> {
-        self.metadata.get(&format!("{}{key}", self.prefix))
+        self.file.1.get(&format!("{}{key}", self.prefix))
+    }
+
+    /// Where a message says that a key is: `decoder.gguf: metadata key qwen3vl.block_count`.
+    fn place(self, key: &str) -> String {
+        format!("{}: metadata key {}{key}", self.file.0, self.prefix)
     }
 
     fn wrong(self, key: &str, expected: &str) -> Error {
-        let state = if self.get(key).is_none() { "is missing" } else { "is something else" };
-        Error::model(format!("metadata key {}{key} {state}, expected {expected}", self.prefix))
+        let got = self.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
+        Error::model(format!("{} is {got}, expected {expected}", self.place(key)))
+    }
+
+    fn unsupported(self, key: &str, got: impl Display, supported: impl Display) -> Error {
+        Error::unsupported(format!("{} is {got}, only {supported} is supported", self.place(key)))
     }
 
     fn count(self, key: &str) -> Result<u64> {
@@ -78,14 +94,10 @@ impl<'a> Keys<'a> {
     }
 
     fn only(self, key: &str, expected: &str) -> Result<()> {
-        match self.get(key).and_then(Value::as_str) {
-            Some(text) if text == expected => Ok(()),
-            Some(other) => Err(Error::unsupported(format!(
-                "metadata key {}{key} is \"{}\", only {expected:?} is supported",
-                self.prefix,
-                shown(other)
-            ))),
-            None => Err(self.wrong(key, "a text")),
+        match self.get(key) {
+            Some(Value::String(text)) if text == expected => Ok(()),
+            Some(other @ Value::String(_)) => Err(self.unsupported(key, other, format!("{expected:?}"))),
+            _ => Err(self.wrong(key, &format!("{expected:?}"))),
         }
     }
 }
@@ -96,14 +108,18 @@ fn decimal(value: f32) -> f64 {
 }
 
 /// What the decoder's file calls the model, and the licence that it names.
-pub fn provenance(files: &[Metadata]) -> (Option<String>, Option<String>) {
-    let decoder = files.iter().find(|file| file.get(ARCHITECTURE).and_then(Value::as_str) == Some(DECODER));
-    let text = |key: &str| decoder.and_then(|file| file.get(key)?.as_str()).map(shown);
+pub fn provenance(files: &[File]) -> (Option<String>, Option<String>) {
+    let decoder = files.iter().find(|file| architecture(file) == DECODER);
+    let text = |key: &str| decoder.and_then(|(_, metadata)| metadata.get(key)?.as_str()).map(shown);
     (text("general.name"), text("general.license"))
 }
 
-/// Everything but the weights, from the metadata of the files (in any order) and the shapes of the
-/// tensors in them, by canonical name.
+fn architecture((_, metadata): &File) -> &str {
+    metadata.get(ARCHITECTURE).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Everything but the weights, from names and metadata of the files (in any order) and the shapes of
+/// the tensors in them, by canonical name.
 ///
 /// Scoring options are those of an untuned checkpoint, except in files that were converted here.
 ///
@@ -111,14 +127,10 @@ pub fn provenance(files: &[Metadata]) -> (Option<String>, Option<String>) {
 /// [`Kind::Model`](crate::error::Kind::Model) names the key that is missing or malformed;
 /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) the architecture, projector or way of
 /// splitting words that is not known here.
-pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<ModelFacts> {
-    let architecture = |metadata: &Metadata| {
-        metadata.get(ARCHITECTURE).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let [text, vision] =
-        [DECODER, TOWER].map(|name| files.iter().find(|metadata| architecture(metadata) == name));
+pub fn facts(files: &[File], shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<ModelFacts> {
+    let [text, vision] = [DECODER, TOWER].map(|name| files.iter().find(|file| architecture(file) == name));
     let missing = |what: &str, name: &str| {
-        let found: Vec<String> = files.iter().map(|file| shown(&architecture(file))).collect();
+        let found: Vec<String> = files.iter().map(|file| shown(architecture(file))).collect();
         Error::unsupported(format!(
             "no GGUF file of architecture {name}, which is the {what}; there are {}",
             found.join(" and ")
@@ -126,48 +138,53 @@ pub fn facts(files: &[Metadata], shape: impl Fn(&str) -> Option<Vec<usize>>) -> 
     };
     let text = text.ok_or_else(|| missing("decoder", DECODER))?;
     let vision = vision.ok_or_else(|| missing("vision tower (the mmproj file)", TOWER))?;
+    let config = config(text, vision, shape)?.to_string();
     let config =
-        config(text, vision, shape).and_then(|json| ModelConfig::from_json(json.to_string().as_bytes()));
-    let config = config.context(|| "GGUF metadata")?;
-    let image =
-        preprocessor(vision).and_then(|json| ImageConfig::from_json(json.to_string().as_bytes(), &config));
+        ModelConfig::from_json(config.as_bytes()).context(|| format!("{} and {}", text.0, vision.0))?;
+    let image = preprocessor(vision)?.to_string();
     Ok(ModelFacts {
-        image: image.context(|| "GGUF metadata")?,
+        image: ImageConfig::from_json(image.as_bytes(), &config).context(|| &vision.0)?,
         config,
-        tokenizer: tokenizer(text).context(|| "GGUF metadata")?,
-        scoring: match text.get(SCORING).and_then(Value::as_str) {
-            Some(options) => ScoringOptions::from_json(options.as_bytes()).context(|| SCORING)?,
+        tokenizer: tokenizer(text)?,
+        scoring: match text.1.get(SCORING).and_then(Value::as_str) {
+            Some(options) => ScoringOptions::from_json(options.as_bytes())
+                .context(|| format!("{}: metadata key {SCORING}", text.0))?,
             None => ScoringOptions::zero_shot(),
         },
     })
 }
 
 /// `config.json`.
-fn config(text: &Metadata, vision: &Metadata, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Json> {
+fn config(text: &File, vision: &File, shape: impl Fn(&str) -> Option<Vec<usize>>) -> Result<Json> {
     let matrix = |name: &str| match shape(name).as_deref() {
         Some(&[rows, columns]) => Ok([rows as u64, columns as u64]),
         _ => Err(Error::model(format!("tensor {name} is missing or no matrix"))),
     };
-    let tokens = vocabulary(text)?;
+    let tokens = tokens(text)?;
     let [rows, _] = matrix(EMBEDDING)?;
     if rows != tokens.len() as u64 {
         return Err(Error::model(format!(
-            "tokenizer.ggml.tokens has {} tokens, but the embedding table {rows} rows",
+            "{}: tokenizer.ggml.tokens has {} tokens, but the embedding table {rows} rows",
+            text.0,
             tokens.len()
         )));
     }
     let id = |content: &str| {
         tokens.iter().position(|(token, _)| *token == content).ok_or_else(|| {
-            Error::model(format!("tokenizer.ggml.tokens has no {content}, which pictures need"))
+            Error::model(format!("{}: tokenizer.ggml.tokens has no {content}, which pictures need", text.0))
         })
     };
-    let tower = Keys { metadata: vision, prefix: "clip.vision." };
-    Keys { metadata: vision, prefix: "clip." }.only("projector_type", "qwen3vl_merger")?;
+    let tower = Keys { file: vision, prefix: "clip.vision." };
+    Keys { file: vision, prefix: "clip." }.only("projector_type", "qwen3vl_merger")?;
+    let epsilon = tower.number("attention.layer_norm_epsilon")? as f32;
+    if epsilon.to_bits() != VISION_EPSILON.to_bits() {
+        return Err(tower.unsupported("attention.layer_norm_epsilon", epsilon, VISION_EPSILON));
+    }
     let flags = tower.get("is_deepstack_layers").and_then(Value::as_bools);
     let flags = flags.filter(|flags| flags.len() <= MAX_DEPTH);
     let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "a flag for each block"))?;
     let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
-    let decoder_keys = Keys { metadata: text, prefix: "qwen3vl." };
+    let decoder_keys = Keys { file: text, prefix: "qwen3vl." };
     let depth = tower.count("block_count")?;
     same(["clip.vision.is_deepstack_layers", "clip.vision.block_count"], [flags.len() as u64, depth])?;
     // Towers of other models fit by their widths and differ in what they hand to the decoder.
@@ -220,13 +237,22 @@ fn decoder(keys: Keys<'_>, vocabulary: usize) -> Result<Json> {
     let sections = sections.ok_or_else(|| keys.wrong("rope.dimension_sections", "three whole numbers"))?;
     let head = keys.count("attention.key_length")?;
     if keys.count_or("attention.value_length", head)? != head {
-        return Err(keys.wrong("attention.value_length", "the same as attention.key_length"));
+        return Err(
+            keys.wrong("attention.value_length", &format!("the same as attention.key_length, {head}"))
+        );
     }
     if keys.count_or("rope.dimension_count", head)? != head {
-        return Err(keys.wrong("rope.dimension_count", "the same as attention.key_length"));
+        return Err(keys.wrong("rope.dimension_count", &format!("the same as attention.key_length, {head}")));
     }
     if keys.get("rope.scaling.type").is_some() {
         keys.only("rope.scaling.type", "none")?;
+    }
+    // Embedding models have the same tensors and read them otherwise.
+    if keys.count_or("pooling_type", 0)? != 0 {
+        return Err(keys.wrong("pooling_type", "0, a model that predicts the next token"));
+    }
+    if keys.get("attention.causal").is_some_and(|causal| *causal != Value::Bool(true)) {
+        return Err(keys.wrong("attention.causal", "true, a model that predicts the next token"));
     }
     Ok(json!({
         "vocab_size": vocabulary,
@@ -245,8 +271,8 @@ fn decoder(keys: Keys<'_>, vocabulary: usize) -> Result<Json> {
 }
 
 /// `preprocessor_config.json`.
-fn preprocessor(vision: &Metadata) -> Result<Json> {
-    let keys = Keys { metadata: vision, prefix: "clip.vision." };
+fn preprocessor(vision: &File) -> Result<Json> {
+    let keys = Keys { file: vision, prefix: "clip.vision." };
     Ok(json!({
         "min_pixels": keys.count_or("image_min_pixels", MIN_PIXELS)?,
         "max_pixels": keys.count_or("image_max_pixels", MAX_PIXELS)?,
@@ -256,8 +282,8 @@ fn preprocessor(vision: &Metadata) -> Result<Json> {
 }
 
 /// Tokens in the order of their ids, each with its type.
-fn vocabulary(text: &Metadata) -> Result<Vec<(&str, i32)>> {
-    let keys = Keys { metadata: text, prefix: "tokenizer.ggml." };
+fn tokens(text: &File) -> Result<Vec<(&str, i32)>> {
+    let keys = Keys { file: text, prefix: "tokenizer.ggml." };
     let tokens = keys.texts("tokens")?;
     let types = keys.get("token_type").and_then(Value::as_counts);
     let types = types.filter(|types| types.len() == tokens.len());
@@ -266,23 +292,26 @@ fn vocabulary(text: &Metadata) -> Result<Vec<(&str, i32)>> {
 }
 
 /// `tokenizer.json`: the one in the file, or one made of the vocabulary.
-fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
-    if let Some(whole) = text.get(TOKENIZER_JSON).and_then(Value::as_str) {
+fn tokenizer(text: &File) -> Result<Vec<u8>> {
+    if let Some(whole) = text.1.get(TOKENIZER_JSON).and_then(Value::as_str) {
+        same_ids(whole, &tokens(text)?).context(|| &text.0)?;
         return Ok(whole.as_bytes().to_vec());
     }
-    let keys = Keys { metadata: text, prefix: "tokenizer.ggml." };
+    let keys = Keys { file: text, prefix: "tokenizer.ggml." };
     keys.only("model", "gpt2")?;
     keys.only("pre", QWEN2)?;
     let mut vocab = Map::new();
     let mut added = Vec::new();
-    for (id, (token, kind)) in vocabulary(text)?.into_iter().enumerate() {
+    for (id, (token, kind)) in tokens(text)?.into_iter().enumerate() {
         match kind {
             NORMAL if vocab.insert(token.to_owned(), id.into()).is_some() => {
-                return Err(Error::model(format!("tokenizer.ggml.tokens has \"{}\" twice", shown(token))));
+                let token = shown(token);
+                return Err(Error::model(format!("{}: tokenizer.ggml.tokens has \"{token}\" twice", text.0)));
             }
             CONTROL | USER_DEFINED if added.len() == MAX_ADDED => {
                 return Err(Error::model(format!(
-                    "tokenizer.ggml.token_type names more than {MAX_ADDED} special tokens"
+                    "{}: tokenizer.ggml.token_type names more than {MAX_ADDED} special tokens",
+                    text.0
                 )));
             }
             CONTROL | USER_DEFINED => {
@@ -303,4 +332,23 @@ fn tokenizer(text: &Metadata) -> Result<Vec<u8>> {
         "model": {"type": "BPE", "vocab": vocab, "merges": keys.texts("merges")?},
     });
     Ok(json.to_string().into_bytes())
+}
+
+/// Refuses a whole tokenizer whose ids are not those of the vocabulary beside it, which the rows of the
+/// embedding table follow.
+fn same_ids(tokenizer_json: &str, tokens: &[(&str, i32)]) -> Result<()> {
+    let json = serde_json::from_str(tokenizer_json).map_err(|error| {
+        Error::model("metadata key tokenizer.huggingface.json is malformed").with_source(error)
+    })?;
+    for (id, (whole, (token, kind))) in vocabulary(&json, tokens.len())?.iter().zip(tokens).enumerate() {
+        let is_padding = [whole.1, *kind] == [UNUSED; 2];
+        if whole.0 != *token && !is_padding {
+            return Err(Error::model(format!(
+                "token {id} is \"{}\" in tokenizer.huggingface.json, but \"{}\" in tokenizer.ggml.tokens",
+                shown(&whole.0),
+                shown(token)
+            )));
+        }
+    }
+    Ok(())
 }

@@ -2,14 +2,14 @@
 //!
 //! Source: `conversion/qwen3vl.py`, `gguf/constants.py` of llama.cpp.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value as Json;
 
-use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, UNUSED, USER_DEFINED};
+use super::{
+    CONTROL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED, VISION_EPSILON, vocabulary,
+};
 use crate::config::{ImageConfig, ModelConfig};
 use crate::weights::gguf::{Array, Value};
-use crate::weights::tensor::{DType, shown};
+use crate::weights::tensor::DType;
 use crate::{Error, Result};
 
 /// `general.quantization_version` (`GGML_QNT_VERSION`).
@@ -108,8 +108,8 @@ pub fn vision_metadata(
             ("vision.projection_dim", count(vision.out_hidden_size)),
             ("vision.block_count", count(vision.depth)),
             ("vision.attention.head_count", count(vision.num_heads)),
-            // The converter of llama.cpp writes the decoder's epsilon here.
-            ("vision.attention.layer_norm_epsilon", Value::F32(config.text.rms_norm_eps as f32)),
+            // The converter of llama.cpp writes the decoder's, which is the same in every published model.
+            ("vision.attention.layer_norm_epsilon", Value::F32(VISION_EPSILON)),
             ("vision.spatial_merge_size", count(vision.spatial_merge_size)),
             ("vision.image_mean", floats(image.mean)),
             ("vision.image_std", floats(image.std)),
@@ -130,26 +130,13 @@ pub fn vision_metadata(
 pub fn tokenizer_metadata(tokenizer_json: &[u8], vocab_size: usize) -> Result<Vec<(String, Value)>> {
     let json: Json = serde_json::from_slice(tokenizer_json)
         .map_err(|error| Error::model("tokenizer.json is malformed").with_source(error))?;
-    if json.pointer("/model/type").and_then(Json::as_str) != Some("BPE") {
-        return Err(Error::unsupported("tokenizer.json: model.type is not \"BPE\""));
-    }
-    let mut tokens: BTreeMap<usize, (String, i32)> = BTreeMap::new();
-    let vocab = json.pointer("/model/vocab").and_then(Json::as_object);
-    for (token, id) in vocab.ok_or_else(|| Error::model("tokenizer.json: model.vocab is missing"))? {
-        tokens.insert(token_id(id, vocab_size)?, (token.clone(), NORMAL));
-    }
-    let added = json.get("added_tokens").and_then(Json::as_array);
-    let mut special = BTreeMap::new();
-    for token in added.into_iter().flatten() {
-        let id = token_id(&token["id"], vocab_size)?;
-        let content = token["content"].as_str().unwrap_or_default().to_owned();
-        let kind = if token["special"].as_bool() == Some(true) { CONTROL } else { USER_DEFINED };
-        special.insert(content.clone(), id);
-        tokens.insert(id, (content, kind));
-    }
-    let (names, kinds) = (0..vocab_size)
-        .map(|id| tokens.remove(&id).unwrap_or_else(|| (format!("[PAD{id}]"), UNUSED)))
-        .unzip();
+    let (names, kinds): (Vec<String>, Vec<i32>) = vocabulary(&json, vocab_size)?.into_iter().unzip();
+    let special = |content: &str| {
+        let named = |(name, kind): (&String, &i32)| name == content && [CONTROL, USER_DEFINED].contains(kind);
+        names.iter().zip(&kinds).position(named)
+    };
+    let special = [("eos", "<|im_end|>"), ("padding", "<|endoftext|>"), ("bos", "<|endoftext|>")]
+        .map(|(key, content)| (key, special(content)));
     let is_qwen2 = splits_as_qwen2(&json["pre_tokenizer"]);
     let mut entries = vec![
         ("tokenizer.ggml.model".to_owned(), "gpt2".into()),
@@ -160,10 +147,8 @@ pub fn tokenizer_metadata(tokenizer_json: &[u8], vocab_size: usize) -> Result<Ve
         ("tokenizer.ggml.merges".to_owned(), Value::Array(Array::String(merges(&json)?))),
         ("tokenizer.ggml.add_bos_token".to_owned(), Value::Bool(false)),
     ];
-    for (key, token) in [("eos", "<|im_end|>"), ("padding", "<|endoftext|>"), ("bos", "<|endoftext|>")] {
-        if let Some(id) = special.get(token) {
-            entries.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(*id as u32)));
-        }
+    for (key, id) in special {
+        entries.extend(id.map(|id| (format!("tokenizer.ggml.{key}_token_id"), Value::U32(id as u32))));
     }
     if !is_qwen2 {
         let text = std::str::from_utf8(tokenizer_json)
@@ -181,15 +166,6 @@ fn splits_as_qwen2(pre_tokenizer: &Json) -> bool {
         Json::String(pattern) => pattern == QWEN2_PATTERN,
         _ => false,
     }
-}
-
-fn token_id(id: &Json, vocab_size: usize) -> Result<usize> {
-    id.as_u64().and_then(|id| usize::try_from(id).ok()).filter(|id| *id < vocab_size).ok_or_else(|| {
-        Error::model(format!(
-            "tokenizer.json: a token has id {}, expected below {vocab_size}",
-            shown(&id.to_string())
-        ))
-    })
 }
 
 /// Merges as strings `a b`, whichever of the two forms the file has.
