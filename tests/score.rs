@@ -2,8 +2,8 @@
 
 use imatch::error::Kind;
 use imatch::score::{
-    AnswerTokens, LevelScale, ModelIdentity, ScoreResult, ScoringOptions, Timings, closed_softmax,
-    confidence, element, overall,
+    AnswerTokens, ElementScore, LevelScale, ModelIdentity, ScoreResult, ScoringOptions, Timings,
+    closed_softmax, confidence, element, geometric_mean, overall,
 };
 use imatch::text::{Category, Element, OverallKind, Tokenizer};
 use serde_json::{Value, json};
@@ -178,7 +178,10 @@ fn options_default_to_the_contract_and_survive_a_round_trip() {
         );
     }
     let zero_shot = ScoringOptions::from_json(br#"{"overall": {"kind": "yes_no"}}"#).unwrap();
-    assert_eq!(zero_shot, ScoringOptions::zero_shot());
+    assert_eq!(
+        ScoringOptions { preset: Some("zero-shot".into()), ..zero_shot.clone() },
+        ScoringOptions::zero_shot()
+    );
     assert_eq!(zero_shot.with_overall(OverallKind::Levels), ScoringOptions::default());
 }
 
@@ -243,9 +246,35 @@ fn result(options: ScoringOptions, logits: &[f32]) -> String {
         elements: vec![element(&options.element, &red_circle(), [0.0, 0.0]).unwrap()],
         device: "cpu".into(),
         timings_ms: Timings::default(),
+        elements_geometric_mean: Some(0.25),
         scoring: options,
     };
     serde_json::to_string(&result).unwrap()
+}
+
+#[test]
+fn the_elements_together_are_their_geometric_mean() {
+    let element =
+        |score: f64| ElementScore { element: "x".into(), category: Category::Other, score, present: false };
+    assert_eq!(geometric_mean(&[]), None);
+    let mean = geometric_mean(&[element(0.9), element(0.4), element(0.6)]).unwrap();
+    assert!((mean - 0.216_f64.cbrt()).abs() < 1e-15, "{mean}");
+    assert_eq!(geometric_mean(&[element(0.9), element(0.0)]), Some(0.0));
+}
+
+#[test]
+fn untuned_checkpoints_are_told_by_their_names() {
+    let preset = |name: &str| ScoringOptions::of_checkpoint(name).unwrap().preset.unwrap();
+    assert_eq!(preset("Qwen3-VL-2B-Instruct"), "zero-shot, Qwen3-VL");
+    assert_eq!(preset("Qwen3Vl 4b Instruct Qwen3-VL Instruct"), "zero-shot, Qwen3-VL");
+    assert_eq!(preset("InternVL3_5-1B-HF"), "zero-shot, InternVL3");
+    assert_eq!(preset("wishful thinking"), "zero-shot");
+    let error = ScoringOptions::of_checkpoint("Qwen3-VL-2B-Thinking").unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("Qwen3-VL-2B-Thinking thinks before it answers"), "{error}");
+    let options = ScoringOptions::zero_shot();
+    assert_eq!(options.clone().with_overall(OverallKind::YesNo), options);
+    assert_eq!(options.with_overall(OverallKind::Levels).preset, None);
 }
 
 #[test]
@@ -258,7 +287,7 @@ fn a_result_is_the_object_of_the_contract_in_its_order() {
         r#""overall":{"score":3.0,"scale":[1,5],"confidence":0.0,"expected_level":1.5,"#,
         r#""levels":[{"token":"a","probability":0.5},{"token":"b","probability":0.5}]},"#,
         r#""elements":[{"element":"red circle","category":"color","score":0.5,"present":true}],"device":"cpu","#,
-        r#""timings_ms":{"load":0.0,"image":0.0,"prefix":0.0,"questions":0.0},"scoring":"#,
+        r#""timings_ms":{"load":0.0,"image":0.0,"prefix":0.0,"questions":0.0},"elements_geometric_mean":0.25,"scoring":"#,
         scoring.as_str(),
         "}",
     ];

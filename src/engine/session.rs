@@ -15,7 +15,7 @@ use crate::model::{
     DecoderInput, KvCache, Observer, Phase, Rotary, VisionFeatures, answer_logits, causal_mask,
     token_positions,
 };
-use crate::score::{ScoreResult, Timings, element, overall};
+use crate::score::{ScoreResult, Timings, element, geometric_mean, overall};
 use crate::text::Request;
 
 /// A picture that the vision tower has read, with the prefix of the last request.
@@ -91,10 +91,11 @@ impl Session {
                 [yes, no] => element(&scoring.element, part, [yes, no]),
                 _ => Err(Error::internal("an element's answer needs two logits")),
             })
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
         Ok(ScoreResult {
             model: engine.identity.clone(),
             overall: overall(scoring, first)?,
+            elements_geometric_mean: geometric_mean(&elements),
             elements,
             device: engine.device_name.clone(),
             timings_ms: timings,

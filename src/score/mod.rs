@@ -8,8 +8,9 @@ mod levels;
 mod options;
 mod result;
 mod tokens;
+mod zero_shot;
 
-pub use elements::element;
+pub use elements::{element, geometric_mean};
 pub use levels::{LevelScale, closed_softmax, confidence, overall};
 pub use options::{ElementOptions, OverallOptions, ScoringOptions};
 pub use result::{ElementScore, LevelProbability, ModelIdentity, OverallScore, ScoreResult, Timings};

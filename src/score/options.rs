@@ -18,6 +18,9 @@ pub struct ScoringOptions {
     pub overall: OverallOptions,
     /// The elements' questions.
     pub element: ElementOptions,
+    /// What the options were chosen for, where none came with the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
 }
 
 /// How the overall score is read.
@@ -78,13 +81,11 @@ impl OverallOptions {
 }
 
 impl ScoringOptions {
-    /// For a checkpoint without options, taken as not tuned to levels: the overall question is `yes_no`.
-    pub fn zero_shot() -> Self {
-        Self::default().with_overall(OverallKind::YesNo)
-    }
-
     /// The same options with another kind of overall question.
     pub fn with_overall(mut self, kind: OverallKind) -> Self {
+        if self.overall.kind != kind {
+            self.preset = None;
+        }
         self.overall.kind = kind;
         self
     }
@@ -108,7 +109,7 @@ impl ScoringOptions {
     /// tokens, a scale that does not increase, a temperature that is not positive, a threshold
     /// outside (0, 1), and anything not finite.
     pub fn validate(&self) -> Result<()> {
-        let Self { overall, element } = self;
+        let Self { overall, element, .. } = self;
         overall.level_scale()?;
         check_tokens("overall.tokens", &overall.tokens)?;
         check_tokens("element.tokens", &element.tokens)?;

@@ -18,6 +18,9 @@ pub struct ScoreResult {
     pub device: String,
     /// How long the stages took.
     pub timings_ms: Timings,
+    /// The geometric mean of the elements' scores, see [`geometric_mean`](super::geometric_mean); null
+    /// without elements.
+    pub elements_geometric_mean: Option<f64>,
     /// The options behind the numbers.
     pub scoring: ScoringOptions,
 }

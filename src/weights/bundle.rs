@@ -73,7 +73,7 @@ impl ModelFacts {
         let scoring = if scoring {
             ScoringOptions::from_json(&whole(files, SCORING).await?).context(|| SCORING)?
         } else {
-            ScoringOptions::zero_shot()
+            ScoringOptions::of_checkpoint(&files.name())?
         };
         Ok(Self { config, image, tokenizer, scoring })
     }

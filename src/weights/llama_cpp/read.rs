@@ -114,6 +114,14 @@ pub fn provenance(files: &[File]) -> (Option<String>, Option<String>) {
     (text("general.name"), text("general.license"))
 }
 
+/// Everything in the decoder's metadata that a checkpoint is called by.
+fn checkpoint_name((file, metadata): &File) -> String {
+    let keys = ["general.name", "general.basename", "general.finetune"];
+    let parts = keys.iter().filter_map(|key| metadata.get(*key)?.as_str()).map(shown);
+    let name = parts.collect::<Vec<_>>().join(" ");
+    if name.is_empty() { shown(file) } else { name }
+}
+
 fn architecture((_, metadata): &File) -> &str {
     metadata.get(ARCHITECTURE).and_then(Value::as_str).unwrap_or_default()
 }
@@ -149,7 +157,7 @@ pub fn facts(files: &[File], shape: impl Fn(&str) -> Option<Vec<usize>>) -> Resu
         scoring: match text.1.get(SCORING).and_then(Value::as_str) {
             Some(options) => ScoringOptions::from_json(options.as_bytes())
                 .context(|| format!("{}: metadata key {SCORING}", text.0))?,
-            None => ScoringOptions::zero_shot(),
+            None => ScoringOptions::of_checkpoint(&checkpoint_name(text))?,
         },
     })
 }
