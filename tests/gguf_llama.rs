@@ -119,7 +119,7 @@ fn a_pair_says_what_the_checkpoint_said_that_it_was_made_of() {
         assert_eq!(facts.config, config, "{name}");
         let image = ImageConfig::from_json(reference.preprocessor.to_string().as_bytes(), &config).unwrap();
         assert_eq!(facts.image, image, "{name}");
-        assert_eq!(facts.scoring, ScoringOptions::zero_shot(), "{name}");
+        assert_eq!(facts.scoring, ScoringOptions::of_checkpoint("Qwen3-VL").unwrap(), "{name}");
         assert_eq!(identity.name, "Tiny Qwen3 VL");
         assert_eq!((identity.architecture.as_str(), identity.quantization.as_str()), ("qwen3_vl", "q4_k"));
     }
