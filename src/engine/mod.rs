@@ -30,8 +30,9 @@ use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{Observer, VisionLanguageModel};
 use crate::score::ModelIdentity;
+use crate::weights::device::device_bytes;
 use crate::weights::names::{EMBEDDING, HEAD};
-use crate::weights::{Bundle, ByteSource, LoadReport, Precision, Table, load};
+use crate::weights::{Bundle, ByteSource, LoadReport, Precision, Table, load, stored};
 
 /// Largest embedding table that is kept in host memory, in stored bytes; of larger ones the rows that a
 /// prompt needs are read from the model's file, so that a tab's heap stays small.
@@ -49,6 +50,7 @@ pub struct Engine {
     device_name: String,
     identity: ModelIdentity,
     report: LoadReport,
+    device_bytes: u64,
     load_ms: f64,
 }
 
@@ -87,6 +89,11 @@ impl Engine {
         let outside: Vec<_> = names.iter().map(|name| ((*name).to_owned(), table.clone())).collect();
         let processor = Processor::new(facts)?;
         let model = VisionLanguageModel::new(processor.config(), &place.device);
+        let weights = stored(&model, false).into_iter().filter_map(|parameter| {
+            let [gpu, cpu] = device_bytes(checkpoint.info(&parameter.name)?, parameter.storage);
+            Some(if place.device == Device::flex() { cpu } else { gpu })
+        });
+        let device_bytes = weights.sum();
         let (model, report) =
             load(model, &outside, &checkpoint, (&place.device, Precision::Stored), progress).await?;
         let mut answer_ids = processor.answers().overall();
@@ -107,6 +114,7 @@ impl Engine {
             device_name: place.name,
             identity,
             report,
+            device_bytes,
             load_ms: milliseconds(start),
         }))
     }
@@ -137,6 +145,11 @@ impl Engine {
     /// The checkpoint compared with the model.
     pub fn report(&self) -> &LoadReport {
         &self.report
+    }
+
+    /// Bytes of the weights on the device, see [`crate::weights::device`].
+    pub fn device_bytes(&self) -> u64 {
+        self.device_bytes
     }
 
     /// Milliseconds that loading took.

@@ -63,6 +63,9 @@ impl Engine {
             scoring: &'a crate::score::ScoringOptions,
             selftest: Passed,
             load_ms: f64,
+            device_bytes: u64,
+            /// The module's memory, which never shrinks: the most that was held so far.
+            heap_bytes: usize,
         }
         #[derive(Serialize)]
         struct Passed {
@@ -81,6 +84,8 @@ impl Engine {
                 max_difference: self.selftest.max_difference,
             },
             load_ms: engine.load_ms(),
+            device_bytes: engine.device_bytes(),
+            heap_bytes: core::arch::wasm32::memory_size::<0>() << 16,
         };
         plain(&info).map_err(thrown)
     }
