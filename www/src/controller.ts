@@ -1,4 +1,5 @@
 import { Evaluator, ImatchError, type Picture } from './client';
+import { unlessAborted } from './error';
 import type { DeviceChoice, Progress } from './protocol';
 import { spell } from './categories';
 import type { ChosenPicture, Problem, Store } from './store';
@@ -151,14 +152,4 @@ export class Controller {
   #forget(): void {
     if (this.#loading !== null) this.#unload(this.#loading);
   }
-}
-
-/** `promise`, or the abort if that comes first. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const stop = () => reject(new ImatchError({ code: 'aborted', message: 'stopped on request' }));
-    if (signal.aborted) stop();
-    signal.addEventListener('abort', stop, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
-  });
 }

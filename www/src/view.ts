@@ -94,7 +94,7 @@ function drawActivity(state: State, before: State, parts: Parts): void {
   if (engine.phase === 'ready' && !engine.policy) byId('privacy', HTMLSpanElement).textContent = WITHOUT_POLICY;
 }
 
-const OF_THE_GPU: ReadonlySet<string> = new Set<ErrorCode>(['device', 'device_lost', 'self_test']);
+const OF_THE_GPU: ReadonlySet<string> = new Set<ErrorCode>(['device', 'device_lost', 'out_of_memory', 'self_test']);
 
 const WITHOUT_POLICY =
   'The picture stays in this tab: nothing is sent while scoring. (This server does not send the policy that would also forbid it.)';

@@ -61,8 +61,16 @@ const FAILURES: Record<ErrorCode, Explanation> = {
     advice: 'Their size or checksum is not the promised one. Score again to fetch them anew.',
   },
   unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
-  io: { title: 'A file could not be read', advice: 'Choose the picture again.' },
+  io: { title: 'A file could not be read', advice: 'Choose it again.' },
   network: { title: 'The model could not be fetched', advice: 'Check the connection, then score again.' },
+  quota: {
+    title: 'There is not enough room for the model',
+    advice: 'Remove a stored model, or free space on this machine.',
+  },
+  out_of_memory: {
+    title: 'The GPU has not enough memory',
+    advice: 'Choose the CPU, close what else uses the GPU, or take a smaller model.',
+  },
   device: { title: 'The GPU cannot be used', advice: 'Choose Automatic or CPU: the scores are the same, only slower.' },
   device_lost: { title: 'The GPU stopped working', advice: 'Score again to start it afresh, or choose the CPU.' },
   self_test: {
