@@ -184,7 +184,7 @@ export interface StoredModel {
 export interface StorageUsage {
   /** Bytes of all stored models, files that two of them share counted once. */
   readonly bytes: number;
-  /** Bytes that the browser still grants this site; null where it does not say. */
+  /** Bytes that the browser says it still grants this site, which may be more than there are; null where it does not say. */
   readonly free: number | null;
   /** Whether the browser has promised not to clear the storage by itself. */
   readonly persisted: boolean;

@@ -42,12 +42,11 @@ export async function currentPlan(origin: Origin, before: Plan | null, manner: M
 
 /** Fails where the browser does not grant the room for what is missing. */
 async function reserve(store: Store, plan: Plan): Promise<void> {
-  if (store.kind === 'memory') return;
   const missing = await Promise.all(plan.files.map((file) => missingBytes(store, file)));
   const need = missing.reduce((sum, bytes) => sum + bytes, 0);
-  const { quota, usage = 0 } = await navigator.storage.estimate();
-  if (quota === undefined || need <= quota - usage) return;
-  const message = `the model needs ${megabytes(need)} MB more, and the browser has ${megabytes(Math.max(0, quota - usage))} MB left for this site`;
+  const room = await store.room(need);
+  if (room >= need) return;
+  const message = `the model needs ${megabytes(need)} MB more, and the browser has ${megabytes(room)} MB left for this site`;
   throw new ImatchError({ code: 'quota', message });
 }
 
@@ -85,6 +84,8 @@ async function obtain(store: Store, file: Planned, task: Task, onLoaded: (bytes:
       await store.setRecord(id, recordOf(file, { version, bytes: blob.size, sha256 }));
       await store.setRecord(`${id}.part`, null);
       return { name: file.name, blob, sha256 };
+    } catch (error) {
+      throw error instanceof ImatchError && error.code === 'quota' ? full(file, begun.part.bytes) : error;
     } finally {
       await begun.part.close();
     }
@@ -100,6 +101,14 @@ async function begin(store: Store, id: string, file: Planned): Promise<Begun> {
     remember: (version) =>
       store.setRecord(`${id}.part`, version === null ? null : recordOf(file, { version, bytes: null, sha256: null })),
   };
+}
+
+/** Not every browser can be asked for room beforehand. */
+function full(file: Planned, after: number): ImatchError {
+  const size = sizeOf(file);
+  const of = size === null ? '' : ` of ${megabytes(size)}`;
+  const message = `${file.name}: the browser’s storage for this site was full after ${megabytes(after)}${of} MB`;
+  return new ImatchError({ code: 'quota', message });
 }
 
 function recordOf({ url, name }: Planned, found: Omit<FileRecord, 'url' | 'name'>): FileRecord {

@@ -1,4 +1,4 @@
-import { writeFailure, type Part, type Store } from './store';
+import { promisedRoom, writeFailure, type Part, type Store } from './store';
 import { Pieces, streamed } from './pieces';
 
 const CACHE = 'imatch';
@@ -44,6 +44,10 @@ export class CacheStore implements Store {
   async partBytes(id: string): Promise<number> {
     const pointer = await this.#entries.json<Pointer>(`parts/${id}`);
     return pointer === null ? 0 : sum(await this.#entries.pieces(pointer.generation));
+  }
+
+  async room(bytes: number): Promise<number> {
+    return Math.min(bytes, await promisedRoom());
   }
 
   async remove(id: string): Promise<void> {

@@ -22,6 +22,10 @@ export class MemoryStore implements Store {
     return this.#parts.get(id)?.bytes ?? 0;
   }
 
+  async room(bytes: number): Promise<number> {
+    return bytes;
+  }
+
   async remove(id: string): Promise<void> {
     this.#files.delete(id);
     this.#parts.delete(id);

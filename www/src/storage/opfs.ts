@@ -1,4 +1,4 @@
-import { writeFailure, type Part, type Store } from './store';
+import { promisedRoom, writeFailure, type Part, type Store } from './store';
 
 /** Not in TypeScript's library yet; Chromium, Firefox and Safari have it for files of this file system. */
 interface Movable {
@@ -6,6 +6,10 @@ interface Movable {
 }
 
 const FOLDER = 'imatch';
+/** A file that only tries how large it could be. */
+const ROOM = 'room';
+/** How exactly room is measured. */
+const ROOM_STEP_BYTES = 256 * 1024;
 const READ_BYTES = 4 * 1024 * 1024;
 /** Written bytes reach the disk at least this often, so that a crash costs little. */
 const FLUSH_BYTES = 64 * 1024 * 1024;
@@ -48,6 +52,21 @@ export class OpfsStore implements Store {
   async partBytes(id: string): Promise<number> {
     const part = await this.file(`${id}.part`);
     return part?.size ?? 0;
+  }
+
+  /** Asks for the room by a file of that size, which takes none on disk until something is written into it. */
+  async room(bytes: number): Promise<number> {
+    const promised = Math.min(bytes, await promisedRoom());
+    const handle = await this.#folder.getFileHandle(ROOM, { create: true });
+    const access = await handle.createSyncAccessHandle().catch(() => null);
+    // Another tab is trying; the writes themselves will show.
+    if (access === null) return promised;
+    try {
+      return largest(promised, (size) => canGrow(access, size));
+    } finally {
+      access.close();
+      await removed(this.#folder, ROOM);
+    }
   }
 
   async remove(id: string): Promise<void> {
@@ -155,6 +174,27 @@ class OpfsPart implements Part {
   #flush(): void {
     this.#access.flush();
     this.#unflushed = 0;
+  }
+}
+
+/** The largest size up to `most` that `fits`, by halving. */
+function largest(most: number, fits: (size: number) => boolean): number {
+  if (fits(most)) return most;
+  let [low, high] = [0, most];
+  while (high - low > ROOM_STEP_BYTES) {
+    const middle = Math.floor((low + high) / 2);
+    if (fits(middle)) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+function canGrow(access: FileSystemSyncAccessHandle, size: number): boolean {
+  try {
+    access.truncate(size);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -25,6 +25,8 @@ export interface Store {
   /** The part of a file, begun where there is none. */
   part(id: string): Promise<Part>;
   partBytes(id: string): Promise<number>;
+  /** How many of `bytes` more there is room for, as far as can be told beforehand. */
+  room(bytes: number): Promise<number>;
   /** Removes a file and its part. */
   remove(id: string): Promise<void>;
   /** A record; null where there is none that can be read. */
@@ -32,6 +34,12 @@ export interface Store {
   /** Writes a record, or removes it where `value` is null. */
   setRecord(name: string, value: object | null): Promise<void>;
   records(): Promise<string[]>;
+}
+
+/** Bytes that the browser says it still grants this site. Chromium names a round number that may not be there. */
+export async function promisedRoom(): Promise<number> {
+  const { quota, usage = 0 } = await navigator.storage.estimate();
+  return quota === undefined ? Infinity : Math.max(0, quota - usage);
 }
 
 /** A write that failed, as a failure of this library. */
