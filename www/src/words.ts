@@ -1,5 +1,6 @@
 /** The page's words for stages, failures and numbers. */
-import type { ErrorCode, Progress, Stage } from './protocol';
+import type { Kept } from './models';
+import type { ErrorCode, ModelForm, Progress, Stage } from './protocol';
 
 const STAGES: Record<Stage, string> = {
   program: 'Starting the scoring program',
@@ -27,6 +28,20 @@ export function extent({ stage, loaded, total }: Progress): string {
 
 export function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1);
+}
+
+export const FORMS: Readonly<Record<ModelForm, string>> = {
+  converted: 'converted',
+  gguf: 'GGUF pair',
+  hugging_face: 'Hugging Face folder',
+};
+
+/** Where a model's files are, as a clause. */
+export function place({ kind, reason, persisted }: Kept): string {
+  const why = reason === null ? '' : ` (${reason})`;
+  if (kind === 'files') return 'read from your files';
+  if (kind === 'memory') return `kept in memory until this page is closed${why}`;
+  return `kept in this browser${persisted === false ? ', which may clear it when the disk is full' : ''}${why}`;
 }
 
 export function percent(probability: number): string {
