@@ -379,6 +379,7 @@ test('files that are given load without the network; wrong sets are named', asyn
   const pair = await given(a, b, notes);
   assert.deepEqual([pair.bytes, pair.kept], [11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
   assert.equal((await look(page, null)).form, 'gguf');
+  assert.equal((await given(a, b, file('config.json', '{}'))).bytes, 11_000, 'a configuration beside a pair is not its root');
   const body = weights(4000);
   const entry = { path: 'model.gguf', bytes: 4000, sha256: sha256(body) };
   const manifest = file('converted/manifest.json', JSON.stringify({ files: [entry] }));

@@ -1,6 +1,6 @@
 /** Models that are given as files: dropped, chosen, or a whole folder of them. */
 import { ImatchError, messageOf } from './error';
-import { CONFIG, MANIFEST, converted, huggingFace, isGguf, texts, type Listed } from './forms';
+import { CONFIG, MANIFEST, converted, huggingFace, isGguf, texts, type Contents, type Listed, type ReadText } from './forms';
 import type { NamedBlob } from './protocol';
 
 /** A model has a few dozen files; a folder of thousands was chosen by mistake. */
@@ -13,8 +13,14 @@ export async function fromFiles(given: Iterable<File>): Promise<NamedBlob[]> {
     files.set(file.webkitRelativePath || file.name, file);
     if (files.size > MAX_GIVEN) throw wrong(`more than ${MAX_GIVEN} files were given, and a model has a few dozen`);
   }
-  const root = [...files.keys()].filter((path) => [MANIFEST, CONFIG].includes(baseName(path))).sort(byDepth)[0];
-  return root === undefined ? pair(files) : folder(files, root);
+  const paths = [...files.keys()];
+  const named = (name: string) => paths.filter((path) => baseName(path) === name).sort(byDepth)[0];
+  const manifest = named(MANIFEST);
+  if (manifest !== undefined) return folder(files, manifest, converted);
+  const config = named(CONFIG);
+  // Collections of .gguf files often have the configuration beside them that they were made from.
+  const weights = paths.some((path) => path.endsWith('.safetensors')) || !paths.some(isGguf);
+  return config !== undefined && weights ? folder(files, config, huggingFace) : pair(files);
 }
 
 /** Two .gguf files; which is the decoder is written in them. */
@@ -33,14 +39,18 @@ function pair(files: ReadonlyMap<string, File>): NamedBlob[] {
   );
 }
 
-async function folder(files: ReadonlyMap<string, File>, root: string): Promise<NamedBlob[]> {
+async function folder(
+  files: ReadonlyMap<string, File>,
+  root: string,
+  list: (read: ReadText) => Promise<Contents>,
+): Promise<NamedBlob[]> {
   const start = root.slice(0, root.length - baseName(root).length);
   const read = async (name: string) => (await files.get(start + name)?.text().catch((e) => unreadable(name, e))) ?? null;
-  const contents = await (files.has(start + MANIFEST) ? converted(read) : huggingFace(read));
-  return [...texts(contents), ...contents.files.map((listed) => ({ ...listed, blob: files.get(start + listed.name) })).map(present)];
+  const contents = await list(read);
+  return [...texts(contents), ...contents.files.map((listed) => present(listed, files.get(start + listed.name)))];
 }
 
-function present({ name, bytes, blob }: Listed & { readonly blob: File | undefined }): NamedBlob {
+function present({ name, bytes }: Listed, blob: File | undefined): NamedBlob {
   if (blob === undefined) throw wrong(`${name}: part of the model, and not among the files given`);
   if (bytes !== null && blob.size !== bytes) {
     throw new ImatchError({ code: 'integrity', message: `${name}: ${blob.size} bytes, the manifest promises ${bytes}` });
@@ -50,8 +60,7 @@ function present({ name, bytes, blob }: Listed & { readonly blob: File | undefin
 
 function byDepth(a: string, b: string): number {
   const depth = (path: string) => path.split('/').length;
-  // A converted model may lie beside the configuration that it was made from.
-  return depth(a) - depth(b) || Number(baseName(a) !== MANIFEST) - Number(baseName(b) !== MANIFEST);
+  return depth(a) - depth(b);
 }
 
 function baseName(path: string): string {

@@ -113,9 +113,10 @@ function absolute(address: string | URL): string {
   return url.href;
 }
 
-/** Private windows refuse, and some browsers have no such promise. */
+/** Private windows refuse, and some browsers have no such promise. Others ask the visitor, so not twice. */
 async function askToPersist(): Promise<boolean> {
   const storage = (navigator as Partial<Navigator>).storage;
+  if (await storage?.persisted?.().catch(() => false)) return true;
   return (await storage?.persist?.().catch(() => false)) ?? false;
 }
 

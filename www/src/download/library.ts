@@ -66,6 +66,7 @@ async function collect(store: Store, plan: Plan, task: Task): Promise<NamedBlob[
     onLoaded(0);
     const named = await obtain(store, file, task, onLoaded);
     found.push(named);
+    onLoaded(named.blob.size);
     before += named.blob.size;
   }
   return found;
