@@ -52,7 +52,11 @@ test('another model is looked at, used, stored beside the first, and taken back'
   const loaded = seen.requests.length;
   await page.locator('#model-stored button:enabled', { hasText: 'Use' }).click();
   await page.locator('#device-status:visible').waitFor();
-  assert.deepEqual(seen.requests.slice(loaded).filter((url) => url.endsWith('.gguf')), [], 'it was stored');
+  assert.deepEqual(
+    seen.requests.slice(loaded).filter((url) => url.endsWith('.gguf')),
+    [],
+    'it was stored',
+  );
   assert.deepEqual(seen.problems, []);
   await context.close();
 });
@@ -109,7 +113,10 @@ for (const colorScheme of ['light', 'dark'])
     [320, 640],
   ])
     test(`the dialog in ${colorScheme} at ${width} pixels: contrast, names, nothing sticks out`, async () => {
-      const { page, context } = await visit(browser, site.origin, '/?device=cpu', { colorScheme, viewport: { width, height } });
+      const { page, context } = await visit(browser, site.origin, '/?device=cpu', {
+        colorScheme,
+        viewport: { width, height },
+      });
       await choose(page);
       await look(page, 'models/yes-no/manifest.json');
       for (const check of [contrast, structure, overflow]) assert.deepEqual(await page.evaluate(check), [], check.name);

@@ -42,8 +42,15 @@ async function ask(device, prompts) {
 
 test('a device that is lost once is started again, with the same model and picture', async () => {
   const undisturbed = await ask('cpu', ['a blue star']);
-  const { together, last, closed, scorers, models } = await ask('cpu', ['a blue star !lost-once', 'a blue star', 'two squares']);
-  assert.ok(together.every(({ score }) => score >= 1 && score <= 5), JSON.stringify(together));
+  const { together, last, closed, scorers, models } = await ask('cpu', [
+    'a blue star !lost-once',
+    'a blue star',
+    'two squares',
+  ]);
+  assert.ok(
+    together.every(({ score }) => score >= 1 && score <= 5),
+    JSON.stringify(together),
+  );
   assert.equal(together[1].score, undisturbed.together[0].score);
   assert.ok(last.score >= 1);
   assert.equal(closed, false);
@@ -99,11 +106,20 @@ test('what will fit is said plainly', async () => {
       fit(model(1, 5e6), cpu),
     ];
   });
-  assert.deepEqual(small, { device: 'gpu', sentence: 'qwen fits the GPU’s limits and takes about 4.0 GB of its memory.' });
+  assert.deepEqual(small, {
+    device: 'gpu',
+    sentence: 'qwen fits the GPU’s limits and takes about 4.0 GB of its memory.',
+  });
   assert.equal(wide.device, 'cpu');
-  assert.match(wide.sentence, /^qwen will run on the CPU with about 1\.0 GB of memory: its largest tensor takes 269 MB, and this GPU binds 269 MB at most\.$/);
+  assert.match(
+    wide.sentence,
+    /^qwen will run on the CPU with about 1\.0 GB of memory: its largest tensor takes 269 MB, and this GPU binds 269 MB at most\.$/,
+  );
   assert.equal(huge.device, null);
-  assert.match(huge.sentence, /^qwen does not fit: its largest tensor takes 600 MB, .* on the CPU it takes 9\.0 GB of the 3\.2 GB that a tab can hold\. A smaller quantisation, such as q4_0, may fit\.$/);
+  assert.match(
+    huge.sentence,
+    /^qwen does not fit: its largest tensor takes 600 MB, .* on the CPU it takes 9\.0 GB of the 3\.2 GB that a tab can hold\. A smaller quantisation, such as q4_0, may fit\.$/,
+  );
   assert.equal(none.sentence, 'qwen will run on the CPU with about 7 MB of memory: this browser has no WebGPU.');
   await page.close();
 });

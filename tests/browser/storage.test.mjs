@@ -3,16 +3,31 @@ import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, beforeEach, test } from 'node:test';
 import { launch, launchProfile, serve } from './harness.mjs';
-import { HASTY, cut, drip, embed, load, misbehave, putModel, sha256, status, stored, weights } from './misbehaving.mjs';
+import {
+  HASTY,
+  cut,
+  drip,
+  embed,
+  forget,
+  load,
+  misbehave,
+  putModel,
+  sha256,
+  status,
+  stored,
+  weights,
+} from './misbehaving.mjs';
 
-let browser, site, server;
+let browser, site, server, page;
 before(async () => {
   site = await serve('mock');
   server = await misbehave(site);
   browser = await launch({ webgpu: false });
+  ({ page } = await embed(browser, server));
 });
+beforeEach(() => forget(page));
 after(async () => {
   await browser?.close();
   await server?.close();
@@ -47,7 +62,10 @@ test('a stored model needs no request but for its manifest, and none at all offl
   assert.deepEqual(first.kept, { kind: 'opfs', reason: null, persisted: null });
   const before = server.log.length;
   assert.equal((await load(page, address)).code, undefined);
-  assert.deepEqual(server.log.slice(before).map(({ path }) => path), ['/wild/kept/manifest.json']);
+  assert.deepEqual(
+    server.log.slice(before).map(({ path }) => path),
+    ['/wild/kept/manifest.json'],
+  );
   await context.setOffline(true);
   const offline = await load(page, address);
   assert.equal(offline.code, undefined, offline.message);
@@ -61,7 +79,6 @@ test('a stored model needs no request but for its manifest, and none at all offl
 });
 
 test('offline, a model that is not all there is an error, and online it goes on', async () => {
-  const { context, page } = await embed(browser, server);
   const { address, path } = putModel(server, 'half', { next: [cut(900_000), status(404)] });
   assert.equal((await load(page, address)).code, 'network');
   server.down(true);
@@ -69,11 +86,9 @@ test('offline, a model that is not all there is an error, and online it goes on'
   server.down(false);
   assert.equal((await load(page, address)).code, undefined);
   assert.equal(server.asked(path).at(-1).range, 'bytes=900000-');
-  await context.close();
 });
 
 test('a new manifest fetches what changed and drops what is not needed any more', async () => {
-  const { context, page } = await embed(browser, server);
   putModel(server, 'update');
   await load(page, '/wild/update/manifest.json');
   const fresh = weights(1_000_000, 7);
@@ -82,13 +97,12 @@ test('a new manifest fetches what changed and drops what is not needed any more'
   server.put('update/new.gguf', fresh);
   assert.equal((await load(page, '/wild/update/manifest.json')).code, undefined);
   assert.deepEqual(Object.values(await stored(page)), [sha256(fresh)]);
-  await context.close();
 });
 
 test('files without a digest are asked for their version, and fetched again when it changed', async () => {
-  const { context, page } = await embed(browser, server);
   const pair = ['/wild/tags/mmproj-x.gguf', '/wild/tags/x.gguf'];
-  for (const [index, path] of ['tags/x.gguf', 'tags/mmproj-x.gguf'].entries()) server.put(path, weights(200_000, index));
+  for (const [index, path] of ['tags/x.gguf', 'tags/mmproj-x.gguf'].entries())
+    server.put(path, weights(200_000, index));
   await load(page, pair);
   await load(page, [...pair].reverse());
   assert.equal(server.asked('tags/x.gguf').length, 1);
@@ -97,11 +111,9 @@ test('files without a digest are asked for their version, and fetched again when
   assert.equal(server.asked('tags/x.gguf').length, 2);
   assert.ok(Object.values(await stored(page)).includes(sha256(weights(200_000, 9))));
   assert.equal(server.asked('tags/mmproj-x.gguf').length, 1);
-  await context.close();
 });
 
 test('stored bytes that rotted are found, removed and fetched again', async () => {
-  const { context, page } = await embed(browser, server);
   const { address, path, bytes } = putModel(server, 'rot');
   await load(page, address);
   await page.evaluate(async () => {
@@ -119,7 +131,6 @@ test('stored bytes that rotted are found, removed and fetched again', async () =
   assert.equal((await load(page, address)).code, undefined);
   assert.equal(server.asked(path).length, 2);
   assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
-  await context.close();
 });
 
 test('a model without room is refused before it is fetched, with both numbers', async () => {
@@ -132,7 +143,8 @@ test('a model without room is refused before it is fetched, with both numbers', 
   await session.send('Storage.overrideQuotaForOrigin', { origin: server.origin, quotaSize: 4_000_000 });
   const failed = await load(page, address);
   assert.equal(failed.code, 'quota', failed.message);
-  const [, left] = /^the model needs 6\.0 MB more, and the browser has (\d\.\d) MB left for this site$/.exec(failed.message) ?? [];
+  const [, left] =
+    /^the model needs 6\.0 MB more, and the browser has (\d\.\d) MB left for this site$/.exec(failed.message) ?? [];
   // Chromium hands room out by the megabyte.
   assert.ok(left >= 1 && left <= 4, failed.message);
   assert.equal(server.asked(path).length, 0);
@@ -164,13 +176,16 @@ test('two tabs at once download a model once', async () => {
   const other = await context.newPage();
   await other.goto(`${server.origin}/blank`);
   const outcomes = await Promise.all([load(page, address), load(other, address)]);
-  assert.deepEqual(outcomes.map(({ code }) => code), [undefined, undefined], JSON.stringify(outcomes));
+  assert.deepEqual(
+    outcomes.map(({ code }) => code),
+    [undefined, undefined],
+    JSON.stringify(outcomes),
+  );
   assert.equal(server.asked(path).length, 1);
   await context.close();
 });
 
 test('models are listed with their sizes and removed, but for what others need', async () => {
-  const { context, page } = await embed(browser, server);
   for (const [index, name] of ['a', 'b', 'mmproj'].entries()) server.put(`shelf/${name}.gguf`, weights(100_000, index));
   const pairs = ['a', 'b'].map((name) => [`/wild/shelf/${name}.gguf`, '/wild/shelf/mmproj.gguf']);
   for (const pair of pairs) await load(page, pair);
@@ -199,7 +214,6 @@ test('models are listed with their sizes and removed, but for what others need',
   assert.deepEqual(await models(page, 'list'), []);
   assert.deepEqual(await stored(page), {});
   assert.equal((await load(page, pairs[0])).code, undefined);
-  await context.close();
 });
 
 test('a model that another tab is downloading is not removed under its hands', async () => {
@@ -234,7 +248,11 @@ const NO_CACHE = 'Object.defineProperty(self, "caches", { value: undefined })';
 
 for (const [kind, code, reason] of [
   ['cache', NO_OPFS, /^this browser has no private file system here$/],
-  ['memory', `${NO_OPFS};${NO_CACHE}`, /^this browser has no private file system here; this browser has no cache storage here$/],
+  [
+    'memory',
+    `${NO_OPFS};${NO_CACHE}`,
+    /^this browser has no private file system here; this browser has no cache storage here$/,
+  ],
 ])
   test(`without better storage ${kind} is used, says so, resumes, lists and forgets`, async () => {
     const { context, page } = await lacking(code);
@@ -262,16 +280,17 @@ test('a storage that was asked for and is not there is an error', async () => {
   const { context, page } = await lacking(NO_OPFS);
   const { address } = putModel(server, 'asked');
   const failed = await load(page, address, { storage: 'opfs' });
-  assert.deepEqual([failed.code, failed.message], ['unsupported', 'storage opfs: this browser has no private file system here']);
+  assert.deepEqual(
+    [failed.code, failed.message],
+    ['unsupported', 'storage opfs: this browser has no private file system here'],
+  );
   await context.close();
 });
 
 test('beyond 32 MB the browser is asked to keep the model', async () => {
-  const { context, page } = await embed(browser, server);
   const { address } = putModel(server, 'large', { bytes: Buffer.alloc(34 * 1024 * 1024, 7) });
   const { kept, message } = await load(page, address);
   assert.equal(typeof kept?.persisted, 'boolean', message);
-  await context.close();
 });
 
 function putFolder(name, { sharded = false, scoring = true } = {}) {
@@ -285,7 +304,6 @@ function putFolder(name, { sharded = false, scoring = true } = {}) {
 
 for (const options of [{}, { sharded: true, scoring: false }])
   test(`a Hugging Face folder loads by its config.json ${JSON.stringify(options)}`, async () => {
-    const { context, page } = await embed(browser, server);
     const name = `hf-${options.sharded === true}`;
     putFolder(name, options);
     const { bytes, message } = await load(page, `/wild/${name}/config.json`);
@@ -297,12 +315,13 @@ for (const options of [{}, { sharded: true, scoring: false }])
     assert.equal(offline.code, undefined, offline.message);
     server.drop(`${name}/preprocessor_config.json`);
     const failed = await load(page, `/wild/${name}/config.json`);
-    assert.deepEqual([failed.code, failed.message], ['invalid_model', "preprocessor_config.json: not among the model's files"]);
-    await context.close();
+    assert.deepEqual(
+      [failed.code, failed.message],
+      ['invalid_model', "preprocessor_config.json: not among the model's files"],
+    );
   });
 
 test('a decoder alone finds its mmproj file, or says that there is none', async () => {
-  const { context, page } = await embed(browser, server);
   server.put('single/model-q8_0.gguf', weights(1000));
   const failed = await load(page, '/wild/single/model-q8_0.gguf');
   assert.equal(failed.code, 'invalid_input');
@@ -310,11 +329,9 @@ test('a decoder alone finds its mmproj file, or says that there is none', async 
   server.put('single/mmproj-q8_0.gguf', weights(2000));
   const { bytes, message } = await load(page, '/wild/single/model-q8_0.gguf');
   assert.equal(bytes, 3000, message);
-  await context.close();
 });
 
 test('what names no model is one sentence', async () => {
-  const { context, page } = await embed(browser, server);
   server.put('odd/manifest.json', 'no JSON');
   server.put('odd/list.json', '{"files": []}');
   server.put('odd/twice.json', JSON.stringify({ files: Array(2).fill({ path: 'a', bytes: 1 }) }));
@@ -331,11 +348,9 @@ test('what names no model is one sentence', async () => {
     const failed = await load(page, model);
     assert.deepEqual([failed.code, failed.message], [code, message]);
   }
-  await context.close();
 });
 
 test('a model is looked at without being downloaded', async () => {
-  const { context, page } = await embed(browser, server);
   const { address, path, bytes } = putModel(server, 'look', { bytes: weights(6_000_000) });
   const found = await look(page, address);
   assert.equal(found.form, 'converted', JSON.stringify(found));
@@ -352,7 +367,6 @@ test('a model is looked at without being downloaded', async () => {
   });
   await load(page, address);
   assert.equal((await look(page, address)).form, 'converted', 'a stored copy is read instead');
-  await context.close();
 });
 
 /** Chooses files from disk, as a visitor does, and leaves them in `window.files`. */
@@ -363,7 +377,6 @@ async function choose(page, paths) {
 }
 
 test('files that are given load without the network; wrong sets are named', async () => {
-  const { context, page } = await embed(browser, server);
   const disk = mkdtempSync(join(tmpdir(), 'imatch-given-'));
   const file = (name, bytes) => {
     mkdirSync(join(disk, name, '..'), { recursive: true });
@@ -379,7 +392,11 @@ test('files that are given load without the network; wrong sets are named', asyn
   const pair = await given(a, b, notes);
   assert.deepEqual([pair.bytes, pair.kept], [11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
   assert.equal((await look(page, null)).form, 'gguf');
-  assert.equal((await given(a, b, file('config.json', '{}'))).bytes, 11_000, 'a configuration beside a pair is not its root');
+  assert.equal(
+    (await given(a, b, file('config.json', '{}'))).bytes,
+    11_000,
+    'a configuration beside a pair is not its root',
+  );
   const body = weights(4000);
   const entry = { path: 'model.gguf', bytes: 4000, sha256: sha256(body) };
   const manifest = file('converted/manifest.json', JSON.stringify({ files: [entry] }));
@@ -389,7 +406,11 @@ test('files that are given load without the network; wrong sets are named', asyn
 
   for (const [paths, code, message] of [
     [[a], 'invalid_model', 'a.gguf came alone: a GGUF model has two files, the decoder and the mmproj file'],
-    [[notes], 'invalid_model', /^no model among the files given \(notes\.txt\): it takes manifest\.json or config\.json/],
+    [
+      [notes],
+      'invalid_model',
+      /^no model among the files given \(notes\.txt\): it takes manifest\.json or config\.json/,
+    ],
     [[manifest], 'invalid_model', 'model.gguf: part of the model, and not among the files given'],
     [[manifest, file('short/model.gguf', 'x')], 'integrity', 'model.gguf: 1 bytes, the manifest promises 4000'],
     [[manifest, file('other/model.gguf', weights(4000, 3))], 'integrity', /^model\.gguf: SHA-256 /],
@@ -404,13 +425,14 @@ test('files that are given load without the network; wrong sets are named', asyn
   await choose(page, [a, b]);
   appendFileSync(a, 'more');
   const changed = await load(page, null, { given: true });
-  assert.deepEqual([changed.code, changed.message], ['io', 'a.gguf: the file was changed, moved or removed after it was chosen']);
+  assert.deepEqual(
+    [changed.code, changed.message],
+    ['io', 'a.gguf: the file was changed, moved or removed after it was chosen'],
+  );
   rmSync(disk, { recursive: true });
-  await context.close();
 });
 
 test('a folder is taken whole, by its paths', async () => {
-  const { context, page } = await embed(browser, server);
   const found = await page.evaluate(async () => {
     const { Evaluator } = await import('/imatch.js');
     const file = (path, content) => {
@@ -426,5 +448,4 @@ test('a folder is taken whole, by its paths', async () => {
     return { bytes: evaluator.bytes, expected: 10 + index.length };
   });
   assert.equal(found.bytes, found.expected);
-  await context.close();
 });

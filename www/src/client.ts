@@ -179,9 +179,7 @@ export class Picture {
   /** Frees what the model keeps about the picture. */
   close(): void {
     this.#closed = true;
-    void this.#opened
-      .then(({ connection, id }) => connection.ask('close', { picture: id }))
-      .catch(() => undefined);
+    void this.#opened.then(({ connection, id }) => connection.ask('close', { picture: id })).catch(() => undefined);
   }
 
   /** The picture as this scorer knows it: one that took the place of a lost one has not seen it yet. */
@@ -195,7 +193,11 @@ export class Picture {
   }
 }
 
-async function show(connection: Connection<ScorerCalls>, blob: Blob, signal: AbortSignal | undefined): Promise<OpenedIn> {
+async function show(
+  connection: Connection<ScorerCalls>,
+  blob: Blob,
+  signal: AbortSignal | undefined,
+): Promise<OpenedIn> {
   const bytes = await blob.arrayBuffer().catch((error: unknown) => {
     throw new ImatchError({ code: 'io', message: `the picture could not be read: ${String(error)}` });
   });

@@ -19,20 +19,27 @@ export function fit(inspection: Inspection, report: ProbeReport): Fit {
   const { device_bytes: needs, host_bytes: host, name } = inspection;
   const lack = report.device === 'gpu' ? gpuLack(inspection, report) : (report.reason ?? 'there is no GPU to use');
   if (lack === null) {
-    return { device: 'gpu', sentence: `${name} fits the GPU’s limits and takes about ${size(needs.gpu)} of its memory.` };
+    return {
+      device: 'gpu',
+      sentence: `${name} fits the GPU’s limits and takes about ${size(needs.gpu)} of its memory.`,
+    };
   }
   const cpu = needs.cpu + host;
   if (cpu <= TAB_BYTES) {
     return { device: 'cpu', sentence: `${name} will run on the CPU with about ${size(cpu)} of memory: ${lack}.` };
   }
-  const advice = inspection.quantization === 'q4_0' ? 'A smaller model would fit' : 'A smaller quantisation, such as q4_0, may fit';
+  const advice =
+    inspection.quantization === 'q4_0' ? 'A smaller model would fit' : 'A smaller quantisation, such as q4_0, may fit';
   return {
     device: null,
     sentence: `${name} does not fit: ${lack}, and on the CPU it takes ${size(cpu)} of the ${size(TAB_BYTES)} that a tab can hold. ${advice}.`,
   };
 }
 
-function gpuLack({ largest_binding_bytes: largest, host_bytes: host }: Inspection, { adapter }: ProbeReport): string | null {
+function gpuLack(
+  { largest_binding_bytes: largest, host_bytes: host }: Inspection,
+  { adapter }: ProbeReport,
+): string | null {
   if (host > TAB_BYTES) return `${size(host)} of it stay outside the GPU, and a tab can hold ${size(TAB_BYTES)}`;
   const { maxStorageBufferBindingSize = 0, maxBufferSize = 0 } = adapter?.limits ?? {};
   const most = Math.min(maxStorageBufferBindingSize, maxBufferSize);

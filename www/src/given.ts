@@ -1,6 +1,16 @@
 /** Models that are given as files: dropped, chosen, or a whole folder of them. */
 import { ImatchError, messageOf } from './error';
-import { CONFIG, MANIFEST, converted, huggingFace, isGguf, texts, type Contents, type Listed, type ReadText } from './forms';
+import {
+  CONFIG,
+  MANIFEST,
+  converted,
+  huggingFace,
+  isGguf,
+  texts,
+  type Contents,
+  type Listed,
+  type ReadText,
+} from './forms';
 import type { NamedBlob } from './protocol';
 
 /** A model has a few dozen files; a folder of thousands was chosen by mistake. */
@@ -45,7 +55,11 @@ async function folder(
   list: (read: ReadText) => Promise<Contents>,
 ): Promise<NamedBlob[]> {
   const start = root.slice(0, root.length - baseName(root).length);
-  const read = async (name: string) => (await files.get(start + name)?.text().catch((e) => unreadable(name, e))) ?? null;
+  const read = async (name: string) =>
+    (await files
+      .get(start + name)
+      ?.text()
+      .catch((e) => unreadable(name, e))) ?? null;
   const contents = await list(read);
   return [...texts(contents), ...contents.files.map((listed) => present(listed, files.get(start + listed.name)))];
 }
@@ -53,7 +67,10 @@ async function folder(
 function present({ name, bytes }: Listed, blob: File | undefined): NamedBlob {
   if (blob === undefined) throw wrong(`${name}: part of the model, and not among the files given`);
   if (bytes !== null && blob.size !== bytes) {
-    throw new ImatchError({ code: 'integrity', message: `${name}: ${blob.size} bytes, the manifest promises ${bytes}` });
+    throw new ImatchError({
+      code: 'integrity',
+      message: `${name}: ${blob.size} bytes, the manifest promises ${bytes}`,
+    });
   }
   return { name, blob };
 }

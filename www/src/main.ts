@@ -7,7 +7,7 @@ import { fetchSamples, type Sample } from './samples';
 import { DEMO_MODEL, Store, type ChosenPicture } from './store';
 import { announce, findParts, view, type Parts } from './view';
 
-/** `?model=` another manifest on this server, `?device=` as the choice on the page, `?software=1` an emulated GPU. */
+/** `?model=` the address of another model (a manifest.json, config.json or .gguf file), `?device=` as the choice on the page, `?software=1` an emulated GPU. */
 const query = new URLSearchParams(location.search);
 const store = new Store();
 const parts = findParts();

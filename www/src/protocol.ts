@@ -251,7 +251,8 @@ export type ScorerCalls = {
   load: { ask: { readonly files: readonly NamedBlob[] }; answer: Loaded };
   /** Reads go to blobs, or over a port to the downloader. */
   inspect: {
-    ask: { readonly blobs: readonly NamedBlob[] } | { readonly files: readonly ModelFile[]; readonly port: MessagePort };
+    ask:
+      { readonly blobs: readonly NamedBlob[] } | { readonly files: readonly ModelFile[]; readonly port: MessagePort };
     answer: Inspection;
   };
   open: { ask: { readonly bytes: ArrayBuffer }; answer: Opened };

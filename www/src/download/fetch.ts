@@ -2,7 +2,18 @@
 import { ImatchError } from '../error';
 import type { Part } from '../storage';
 import type { Digest } from './hash';
-import { Exchange, agree, contentRange, isMarked, insist, refused, versionOf, type Manner, type Version } from './http';
+import {
+  Exchange,
+  Temporary,
+  agree,
+  contentRange,
+  isMarked,
+  insist,
+  refused,
+  versionOf,
+  type Manner,
+  type Version,
+} from './http';
 
 /** A file to fetch. What is known of it beforehand has to turn out true. */
 export interface Wanted {
@@ -87,12 +98,14 @@ class Transfer {
   async #attempt(): Promise<void> {
     if (this.#part.bytes > 0 && this.#part.bytes === this.#wanted.bytes) return;
     const { url } = this.#wanted;
+    const resuming = this.#part.bytes > 0;
     const exchange = await Exchange.open(url, { headers: this.#conditions() }, this.#options);
     try {
-      if (exchange.response.status === 206 && !this.#continues(exchange.response)) return await this.#again(exchange);
-      if (exchange.response.status === 416 && this.#part.bytes > 0) return await this.#again(exchange);
-      if (!exchange.response.ok) throw refused(url, exchange.response);
-      if (exchange.response.status !== 206) await this.#begin(exchange.response);
+      const { response } = exchange;
+      const useless = response.status === 416 || (response.status === 206 && !this.#continues(response));
+      if (resuming && useless) return await this.#again(exchange);
+      if (useless || !response.ok) throw refused(url, response);
+      if (response.status !== 206) await this.#begin(response);
       await this.#receive(exchange);
     } finally {
       exchange.cancel();
@@ -112,12 +125,14 @@ class Transfer {
 
   /** Whether a partial answer goes on where the part ends, in the same version. */
   #continues(response: Response): boolean {
-    const range = contentRange(response.headers);
+    const first = contentRange(response.headers)?.first ?? null;
     const arriving = versionOf(response);
     const before = this.#version;
-    if (range === null || before === null || range.first !== this.#part.bytes || !agree(before, arriving)) return false;
-    const shown = (before.etag !== null && arriving.etag !== null) || (before.modified !== null && arriving.modified !== null);
-    return shown || this.#wanted.sha256 !== null;
+    if (before === null || !agree(before, arriving) || (first !== null && first !== this.#part.bytes)) return false;
+    // Servers of other origins may not let these headers be seen; then only a digest can tell.
+    const marked =
+      (before.etag !== null && arriving.etag !== null) || (before.modified !== null && arriving.modified !== null);
+    return this.#wanted.sha256 !== null || (first !== null && marked);
   }
 
   async #again(exchange: Exchange): Promise<void> {
@@ -142,6 +157,11 @@ class Transfer {
         throw await this.#damaged(`${name}: more than the ${bytes} bytes that the manifest promises`);
       }
       this.#options.onLoaded(this.#part.bytes);
+    }
+    // Not every browser takes an answer that ends early for a failure.
+    const promised = this.#version?.bytes ?? 0;
+    if (bytes === null && this.#part.bytes < promised) {
+      throw new Temporary(`${name}: the connection ended after ${this.#part.bytes} of ${promised} bytes`);
     }
   }
 

@@ -46,7 +46,7 @@ export async function insist<T>(
   attempt: () => Promise<T>,
   progressed: () => boolean = () => false,
 ): Promise<T> {
-  for (let failures = 0; ; ) {
+  for (let failures = 0; ;) {
     try {
       return await attempt();
     } catch (error) {
@@ -104,7 +104,10 @@ export class Exchange {
       chunks.push(chunk);
       length += chunk.length;
       if (length > longest) {
-        throw new ImatchError({ code: 'invalid_model', message: `${nameOf(this.response.url)}: longer than ${longest} bytes` });
+        throw new ImatchError({
+          code: 'invalid_model',
+          message: `${nameOf(this.response.url)}: longer than ${longest} bytes`,
+        });
       }
     }
     return new Uint8Array(await new Blob(chunks).arrayBuffer());

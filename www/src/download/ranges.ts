@@ -46,7 +46,10 @@ function limited(readers: ReadonlyMap<string, Ranged>): Read {
     const reader = readers.get(name);
     if (reader === undefined) throw new ImatchError({ code: 'invalid_model', message: `${name}: not among the files` });
     if (!(offset >= 0 && length >= 0 && offset + length <= reader.bytes)) {
-      throw new ImatchError({ code: 'invalid_model', message: `${name}: bytes ${offset} to ${offset + length} of ${reader.bytes}` });
+      throw new ImatchError({
+        code: 'invalid_model',
+        message: `${name}: bytes ${offset} to ${offset + length} of ${reader.bytes}`,
+      });
     }
     if (length > MAX_RANGE_BYTES || left-- <= 0) {
       const message = `${name}: its headers are longer than ${MAX_RANGES} ranges of ${MAX_RANGE_BYTES} bytes`;
@@ -77,7 +80,10 @@ async function remoteRanges(file: Planned, manner: Manner): Promise<Ranged> {
       if (!response.ok) throw refused(file.url, response);
       const found = versionOf(response);
       if (version !== null && !agree(version, found)) {
-        throw new ImatchError({ code: 'network', message: `${file.name}: it changed on the server while it was looked at` });
+        throw new ImatchError({
+          code: 'network',
+          message: `${file.name}: it changed on the server while it was looked at`,
+        });
       }
       version = found;
       if (response.status === 206) return await part(exchange, file.name, offset, length);

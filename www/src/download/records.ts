@@ -49,7 +49,8 @@ export async function kept(store: Store, file: Planned): Promise<NamedBlob | nul
   const id = await fileId(file.url);
   const [blob, record] = await Promise.all([store.file(id), fileRecord(store, id)]);
   if (blob === null || record === null || record.sha256 === null || blob.size !== record.bytes) return null;
-  const same = file.sha256 === null ? file.version === null || agree(record.version, file.version) : record.sha256 === file.sha256;
+  const same =
+    file.sha256 === null ? file.version === null || agree(record.version, file.version) : record.sha256 === file.sha256;
   return same ? { name: file.name, blob, sha256: record.sha256 } : null;
 }
 

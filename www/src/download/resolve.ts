@@ -61,7 +61,9 @@ async function folder(address: string, manner: Manner): Promise<Plan> {
     own === CONFIG
       ? await huggingFace((name) => (name === CONFIG ? required(address, manner) : read(name)))
       : await converted(() => required(address, manner));
-  const files = await Promise.all(contents.files.map((listed) => planned(listed, beside(address, listed.name), manner)));
+  const files = await Promise.all(
+    contents.files.map((listed) => planned(listed, beside(address, listed.name), manner)),
+  );
   return { key: keyOf([address]), addresses: [address], name: titleOf(address, contents), ...contents, files };
 }
 
@@ -70,7 +72,8 @@ async function pair(addresses: readonly string[], manner: Manner): Promise<Plan>
   const stray = addresses.find((address) => !isGguf(new URL(address).pathname));
   if (stray !== undefined) throw invalid(`${nameOf(stray)}: a list of addresses is taken for two .gguf files`);
   const [one, other = await projector(one, manner), ...more] = addresses;
-  if (one === undefined || more.length > 0) throw invalid(`${addresses.length} addresses were given, and a GGUF model has two`);
+  if (one === undefined || more.length > 0)
+    throw invalid(`${addresses.length} addresses were given, and a GGUF model has two`);
   if (nameOf(one) === nameOf(other)) throw invalid(`both .gguf files are called ${nameOf(one)}`);
   const files = await Promise.all(
     [one, other].map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
@@ -86,7 +89,10 @@ async function projector(decoder: string | undefined, manner: Manner): Promise<s
   const name = nameOf(decoder);
   if (/mmproj/i.test(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
   const stem = name.replace(/[-.](?:i?q\d\w*|bf16|f16|f32)?\.gguf$/i, '');
-  const types = ['F16', 'f16', 'BF16', 'Q8_0'].flatMap((type) => [`mmproj-${stem}-${type}.gguf`, `mmproj-${type}.gguf`]);
+  const types = ['F16', 'f16', 'BF16', 'Q8_0'].flatMap((type) => [
+    `mmproj-${stem}-${type}.gguf`,
+    `mmproj-${type}.gguf`,
+  ]);
   const candidates = new Set([name.replace(/^model/, 'mmproj'), `mmproj-${name}`, ...types]);
   candidates.delete(name);
   for (const candidate of candidates) {
@@ -130,7 +136,8 @@ function beside(address: string, name: string): string {
 
 /** What a manifest calls its model, or the folder's own name. */
 function titleOf(address: string, { form, texts }: Contents): string {
-  const name: unknown = form === 'converted' ? (JSON.parse(Object.values(texts)[0] ?? '{}') as { name?: unknown }).name : null;
+  const name: unknown =
+    form === 'converted' ? (JSON.parse(Object.values(texts)[0] ?? '{}') as { name?: unknown }).name : null;
   return typeof name === 'string' && name !== '' ? name : nameOf(new URL('.', address).href.replace(/\/$/, ''));
 }
 

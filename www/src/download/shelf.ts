@@ -10,7 +10,9 @@ import type { Plan, Planned } from './resolve';
 
 export async function list(): Promise<StoredModel[]> {
   const stores = await allStores();
-  const models = await Promise.all(stores.map(async (store) => (await storedPlans(store)).map((plan) => describe(store, plan))));
+  const models = await Promise.all(
+    stores.map(async (store) => (await storedPlans(store)).map((plan) => describe(store, plan))),
+  );
   return (await Promise.all(models.flat())).sort((a, b) => a.name.localeCompare(b.name));
 }
 

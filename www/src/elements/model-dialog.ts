@@ -52,7 +52,9 @@ export class ModelDialog extends HTMLElement {
   async #list(): Promise<void> {
     const [listed, { bytes, persisted }] = await Promise.all([models.list(), models.usage()]);
     byId('model-stored', HTMLUListElement).replaceChildren(...listed.map((model) => this.#row(model)));
-    const promise = persisted ? 'The browser has promised to keep them.' : 'The browser may clear them when the disk is full.';
+    const promise = persisted
+      ? 'The browser has promised to keep them.'
+      : 'The browser may clear them when the disk is full.';
     byId('model-usage', HTMLParagraphElement).textContent =
       listed.length === 0 ? 'None yet.' : `${megabytes(bytes)} MB in all. ${promise}`;
   }
@@ -67,7 +69,11 @@ export class ModelDialog extends HTMLElement {
       ...(used ? ['in use'] : []),
     ];
     const use = make('button', { type: 'button', class: 'button quiet small', 'aria-label': `Use ${name}` }, 'Use');
-    const remove = make('button', { type: 'button', class: 'button quiet small', 'aria-label': `Remove ${name}` }, 'Remove');
+    const remove = make(
+      'button',
+      { type: 'button', class: 'button quiet small', 'aria-label': `Remove ${name}` },
+      'Remove',
+    );
     use.disabled = used;
     use.addEventListener('click', () => this.#choose(addresses));
     remove.addEventListener('click', () => void this.#remove(key, name));
@@ -89,7 +95,9 @@ export class ModelDialog extends HTMLElement {
 
   #submit(event: Event): void {
     event.preventDefault();
-    const addresses = byId('model-address', HTMLInputElement).value.split(/\s+/).filter((address) => address !== '');
+    const addresses = byId('model-address', HTMLInputElement)
+      .value.split(/\s+/)
+      .filter((address) => address !== '');
     if (addresses.length > 0) void this.#look(addresses);
   }
 
@@ -133,12 +141,10 @@ export class ModelDialog extends HTMLElement {
   }
 
   #problem(error: unknown): void {
-    const { code, message } = error instanceof ImatchError ? error : { code: 'internal' as const, message: String(error) };
+    const { code, message } =
+      error instanceof ImatchError ? error : { code: 'internal' as const, message: String(error) };
     const { title } = failure(code);
-    this.#card(
-      make('p', { class: 'problem-title' }, title),
-      make('p', { class: 'problem-detail' }, sentence(message)),
-    );
+    this.#card(make('p', { class: 'problem-title' }, title), make('p', { class: 'problem-detail' }, sentence(message)));
     this.#announce(`${title}. ${sentence(message)}`);
   }
 

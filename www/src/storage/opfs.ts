@@ -28,7 +28,8 @@ export class OpfsStore implements Store {
 
   static async open(): Promise<OpfsStore> {
     const storage = (navigator as Partial<WorkerNavigator>).storage;
-    if (storage === undefined || !('getDirectory' in storage)) throw new Error('this browser has no private file system here');
+    if (storage === undefined || !('getDirectory' in storage))
+      throw new Error('this browser has no private file system here');
     const { prototype } = FileSystemFileHandle;
     if (!('createSyncAccessHandle' in prototype) || !('move' in prototype)) {
       throw new Error('this browser’s private file system cannot write in a worker');
@@ -40,7 +41,10 @@ export class OpfsStore implements Store {
   }
 
   async file(id: string): Promise<Blob | null> {
-    return this.#folder.getFileHandle(id).then((handle) => handle.getFile(), () => null);
+    return this.#folder.getFileHandle(id).then(
+      (handle) => handle.getFile(),
+      () => null,
+    );
   }
 
   async part(id: string): Promise<Part> {
@@ -77,7 +81,12 @@ export class OpfsStore implements Store {
   async record(name: string): Promise<unknown> {
     const file = await this.file(`${name}.json`);
     // Half a record, of a worker that was ended while it wrote, counts as none.
-    return file === null ? null : file.text().then(JSON.parse).catch(() => null);
+    return file === null
+      ? null
+      : file
+          .text()
+          .then(JSON.parse)
+          .catch(() => null);
   }
 
   async setRecord(name: string, value: object | null): Promise<void> {
@@ -98,7 +107,8 @@ export class OpfsStore implements Store {
 
   async records(): Promise<string[]> {
     const names: string[] = [];
-    for await (const name of this.#folder.keys()) if (name.endsWith('.json')) names.push(name.slice(0, -'.json'.length));
+    for await (const name of this.#folder.keys())
+      if (name.endsWith('.json')) names.push(name.slice(0, -'.json'.length));
     return names;
   }
 }
@@ -112,7 +122,12 @@ class OpfsPart implements Part {
   #unflushed = 0;
   #closed = false;
 
-  private constructor(folder: FileSystemDirectoryHandle, id: string, handle: FileSystemFileHandle, access: FileSystemSyncAccessHandle) {
+  private constructor(
+    folder: FileSystemDirectoryHandle,
+    id: string,
+    handle: FileSystemFileHandle,
+    access: FileSystemSyncAccessHandle,
+  ) {
     this.#folder = folder;
     this.#id = id;
     this.#handle = handle;
@@ -139,7 +154,7 @@ class OpfsPart implements Part {
 
   async *chunks(): AsyncGenerator<Uint8Array> {
     const buffer = new Uint8Array(READ_BYTES);
-    for (let at = 0; at < this.bytes; ) {
+    for (let at = 0; at < this.bytes;) {
       const read = this.#access.read(buffer, { at });
       if (read === 0) return;
       yield buffer.subarray(0, read);
