@@ -7,7 +7,10 @@ import { fetchSamples, type Sample } from './samples';
 import { DEMO_MODEL, Store, type ChosenPicture } from './store';
 import { announce, findParts, view, type Parts } from './view';
 
-/** `?model=` the address of another model (a manifest.json, config.json or .gguf file), `?device=` as the choice on the page, `?software=1` an emulated GPU. */
+/**
+ * `?model=` the address of another model (a manifest.json, config.json or .gguf file), `?device=` as the choice on the
+ * page, `?software=1` an emulated GPU.
+ */
 const query = new URLSearchParams(location.search);
 const store = new Store();
 const parts = findParts();
