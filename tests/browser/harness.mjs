@@ -72,6 +72,12 @@ export async function launch({ webgpu = true } = {}) {
   return chromium.launch({ executablePath: chromiumPath(), args: webgpu ? [...QUIET, ...WEBGPU] : QUIET });
 }
 
+/** A browser with a profile on disk, as visitors have: contexts of `launch` are private windows. */
+export async function launchProfile(folder) {
+  const { chromium } = await load('playwright-core').then((module) => module.default ?? module);
+  return chromium.launchPersistentContext(folder, { executablePath: chromiumPath(), args: QUIET });
+}
+
 /** What went wrong or over the wire while a page was open. */
 export function watch(page) {
   const seen = { problems: [], requests: [] };

@@ -172,11 +172,13 @@ for (const kind of KINDS)
       await context.close();
     });
 
-    test('the policy is sent with the page and with the worker, and stands in the page', async () => {
+    test('the policy is sent with the page and with both workers, and stands in the page', async () => {
       const { page, seen, context } = await open('/?device=cpu');
       const written = await page.locator('meta[http-equiv=Content-Security-Policy]').getAttribute('content');
-      const worker = seen.requests.find((url) => /worker-.*\.js$/.test(url));
-      for (const url of [site.origin, worker]) {
+      const workers = ['worker', 'downloader'].map((name) =>
+        seen.requests.find((url) => new RegExp(`/${name}-[^/]*\\.js$`).test(url)),
+      );
+      for (const url of [site.origin, ...workers]) {
         const response = await page.request.get(url);
         assert.equal(response.headers()['content-security-policy'], written, url);
       }

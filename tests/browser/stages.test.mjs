@@ -3,7 +3,7 @@
 // Needs the real module and the command line (IMATCH_BINARY); runs when `real` is among the pages.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -62,7 +62,7 @@ if (KINDS.includes('real'))
           const converted = join(folder, `${model}-${device}`);
           const args = ['convert', '--model', GOLDEN + model, '--quant', 'f32', '--out', converted];
           execFileSync(process.env.IMATCH_BINARY, args);
-          const manifest = readFileSync(join(converted, 'manifest.json'), 'utf8');
+          const files = readdirSync(converted).map((name) => ({ name, bytes: statSync(join(converted, name)).size }));
 
           const { page, seen } = await blank(browser, site);
           await page.route(`${site.origin}/stages/**`, (route) => {
@@ -78,24 +78,24 @@ if (KINDS.includes('real'))
             file: reference.pictures[picture].file,
           }));
           const traces = await page.evaluate(
-            async ({ manifest, device, cases }) => {
+            async ({ files, device, cases }) => {
               const bytes = async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer());
               const { default: init, Engine, AbortFlag } = await import('/stages/module/imatch.js');
               await init();
-              const files = new Map();
-              const read = async (path, offset, length) => {
-                if (!files.has(path)) files.set(path, await bytes(`/stages/model/${path}`));
-                return files.get(path).slice(offset, offset + length);
+              const fetched = new Map();
+              const read = async (name, offset, length) => {
+                if (!fetched.has(name)) fetched.set(name, await bytes(`/stages/model/${name}`));
+                return fetched.get(name).slice(offset, offset + length);
               };
               const flag = new AbortFlag();
-              const engine = await Engine.load({ manifest, device, read }, flag);
+              const engine = await Engine.load({ files, device, read }, flag);
               const traces = {};
               for (const { name, text, file } of cases)
                 traces[name] = await engine.trace(await bytes(`/stages/picture/${file}`), text);
               engine.free();
               return traces;
             },
-            { manifest, device, cases },
+            { files, device, cases },
           );
 
           const expected = arrays(`${GOLDEN}qwen3_vl_cases/${model}.safetensors`);

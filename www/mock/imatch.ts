@@ -1,19 +1,31 @@
 /**
  * Pretends to be the wasm module, for work on the page and for its tests; never part of the production build.
  * Scores are made up from the words. What goes wrong is asked for by words too: `mock` in the manifest when
- * loading, `!crash`, `!trap`, `!lost`, `!fail` or `!slow` in the prompt when scoring.
+ * loading, `!crash`, `!trap`, `!lost`, `!lost-once`, `!destroyed`, `!invalid`, `!memory`, `!fail` or `!slow` in the
+ * prompt when scoring.
  */
-import type { Device, EngineInfo, Progress, ScoreRequest, ScoreResult } from '../src/protocol';
+import type {
+  Device,
+  EngineInfo,
+  Inspection,
+  ModelFile,
+  ModelForm,
+  Progress,
+  ScoreRequest,
+  ScoreResult,
+} from '../src/protocol';
+
+type Read = (name: string, offset: number, length: number) => Promise<Uint8Array>;
 
 interface LoadOptions {
-  manifest: string;
+  files: ModelFile[];
   device: Device;
-  read: (path: string, offset: number, length: number) => Promise<Uint8Array>;
+  read: Read;
   onProgress?: (progress: Progress) => void;
 }
 
 interface MockManifest {
-  files: { path: string; bytes: number }[];
+  files?: { path: string; sha256: string }[];
   mock?: { fail?: string; on?: Device; steps?: number; kind?: 'levels' | 'yes_no' };
 }
 
@@ -49,10 +61,14 @@ export class Engine {
     this.#kind = kind;
   }
 
-  static async load({ manifest, device, read, onProgress }: LoadOptions, flag: AbortFlag): Promise<Engine> {
-    const { files, mock = {} } = JSON.parse(manifest) as MockManifest;
+  static async load({ files, device, read, onProgress }: LoadOptions, flag: AbortFlag): Promise<Engine> {
+    const { mock = {}, files: promised = [] } = await manifestOf(files, read);
     const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
-    for (const { path, bytes } of files) await read(path, 0, bytes);
+    for (const { name, bytes } of files) {
+      const digest = await sha256(await read(name, 0, bytes));
+      const want = promised.find(({ path }) => path === name)?.sha256 ?? digest;
+      if (digest !== want) fail('integrity', `${name}: SHA-256 ${digest}, the manifest promises ${want}`);
+    }
     for (const stage of ['verify', 'upload', 'compile', 'selftest'] as const) {
       const end = stage === 'verify' || stage === 'upload' ? total : 4;
       await steps(mock.steps ?? 4, flag, (part) => onProgress?.({ stage, loaded: end * part, total: end }));
@@ -102,9 +118,12 @@ export class Picture {
           throw new Error('unreachable');
         }),
       );
-    if (prompt.includes('!lost')) fail('device_lost', 'the device was lost: pretended');
+    if (prompt.includes('!lost-once')) await loseOnce();
+    else if (prompt.includes('!lost')) fail('device_lost', 'the device was lost: pretended');
+    const misused = await misuseDevice(prompt);
     if (prompt.includes('!fail')) fail('invalid_input', 'the prompt is longer than the 1024 positions of the model');
-    const asked = prompt.includes('!slow') ? 400 : 6;
+    // A result that comes at once is one that the device's report comes after.
+    const asked = misused ? 0 : prompt.includes('!slow') ? 400 : 6;
     await steps(asked, flag, (part) =>
       onProgress?.({ stage: 'questions', loaded: Math.round(asked * part), total: asked }),
     );
@@ -118,6 +137,68 @@ export class Picture {
   }
 
   free(): void {}
+}
+
+/** Reads a header and the end of every file. */
+export async function inspect({ files, read }: { files: ModelFile[]; read: Read }): Promise<Inspection> {
+  for (const { name, bytes } of files) {
+    await read(name, 0, Math.min(bytes, 1024));
+    await read(name, Math.max(0, bytes - 8), Math.min(bytes, 8));
+  }
+  const download = files.reduce((sum, { bytes }) => sum + bytes, 0);
+  return {
+    ...MODEL,
+    license: 'MIT OR Apache-2.0',
+    form: formOf(files),
+    download_bytes: download,
+    device_bytes: { gpu: download * 2, cpu: download * 4 },
+    largest_binding_bytes: download,
+    host_bytes: 1024,
+    gflop: { first_score: 0.132, question: 0.016 },
+    overall: 'levels',
+  };
+}
+
+/** As the real module does, by the names. */
+function formOf(files: readonly ModelFile[]): ModelForm {
+  const names = files.map(({ name }) => name);
+  if (names.includes('manifest.json')) return 'converted';
+  if (names.includes('config.json') && names.includes('tokenizer.json')) return 'hugging_face';
+  if (names.length === 2 && names.every((name) => name.endsWith('.gguf'))) return 'gguf';
+  return fail('invalid_model', `no form of model has the files ${names.join(', ')}`);
+}
+
+async function manifestOf(files: readonly ModelFile[], read: Read): Promise<MockManifest> {
+  const manifest = formOf(files) === 'converted' ? files.find(({ name }) => name === 'manifest.json') : undefined;
+  if (manifest === undefined) return {};
+  return JSON.parse(new TextDecoder().decode(await read(manifest.name, 0, manifest.bytes))) as MockManifest;
+}
+
+async function sha256(bytes: Uint8Array): Promise<string> {
+  const digest = await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>);
+  return [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/** Fails the first time in a browser profile: only storage outlives the worker. */
+async function loseOnce(): Promise<void> {
+  const cache = await caches.open('mock');
+  if ((await cache.match('/lost')) !== undefined) return;
+  await cache.put('/lost', new Response());
+  fail('device_lost', 'the device was lost: pretended');
+}
+
+/** Does to a real device what a defect or a driver would, and goes on as if nothing had happened. */
+async function misuseDevice(prompt: string): Promise<boolean> {
+  if (!/!(destroyed|invalid|memory)/.test(prompt)) return false;
+  const device = await (await navigator.gpu.requestAdapter())?.requestDevice();
+  if (device === undefined) return fail('device', 'the tests need an adapter');
+  if (prompt.includes('!destroyed')) device.destroy();
+  if (prompt.includes('!invalid')) device.createBuffer({ size: 4, usage: 0 });
+  if (prompt.includes('!memory')) {
+    const error = new GPUOutOfMemoryError('pretended');
+    device.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', { error }));
+  }
+  return true;
 }
 
 function scores(prompt: string, elements: readonly string[], kind: 'levels' | 'yes_no') {

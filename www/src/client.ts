@@ -1,31 +1,42 @@
 /**
- * imatch in a page: `probe`, `Evaluator`, `Picture`. One worker belongs to one evaluator; a worker whose
- * wasm module failed is thrown away with everything in it.
+ * imatch in a page: `probe`, `inspect`, `models`, `Evaluator`, `Picture`. Each evaluator has a scorer of its own, a
+ * worker that is thrown away with everything in it when its wasm module or its device fails; all share the one
+ * worker that downloads.
  */
-import { Connection, ImatchError } from './connection';
+import { Connection } from './connection';
+import { ImatchError } from './error';
+import { fromFiles } from './given';
+import { askDownloader, gather, sourceOf, type Gathered, type Kept, type SourceOptions } from './models';
 import type {
   Device,
   DeviceChoice,
   EngineInfo,
-  Loaded,
+  Inspection,
+  Opened,
   ProbeReport,
   Progress,
   ScoreRequest,
   ScoreResult,
+  ScorerCalls,
 } from './protocol';
+import { Recovery, type Scorer } from './recovery';
 
-export { ImatchError } from './connection';
+export { ImatchError } from './error';
+export { fit, type Fit } from './fit';
+export { models, type Kept, type ModelSource, type SourceOptions } from './models';
 export type * from './protocol';
 
-export interface LoadOptions {
-  /** Address of manifest.json; relative ones are taken from the document. */
-  readonly model: string | URL;
+export interface LoadOptions extends SourceOptions {
   /** `auto`, the default, takes the GPU where one passes the checks, and the CPU otherwise. */
   readonly device?: DeviceChoice;
   /** Lets `auto` take an adapter that is emulated on the CPU. For tests. */
   readonly software?: boolean;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+export interface InspectOptions extends SourceOptions {
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ScoreOptions extends ScoreRequest {
@@ -35,7 +46,7 @@ export interface ScoreOptions extends ScoreRequest {
 
 /** What the browser offers and what `device: 'auto'` would run on. Downloads nothing. */
 export async function probe(options: { readonly software?: boolean } = {}): Promise<ProbeReport> {
-  const connection = new Connection();
+  const connection = connect();
   try {
     return await connection.ask('probe', { software: options.software ?? false });
   } finally {
@@ -43,58 +54,64 @@ export async function probe(options: { readonly software?: boolean } = {}): Prom
   }
 }
 
+/** What a model is and needs, from its headers: of its files only small ranges are downloaded. */
+export async function inspect({ signal, ...options }: InspectOptions): Promise<Inspection> {
+  const { origin, given } = sourceOf(options);
+  const connection = connect();
+  try {
+    if (origin === null) return await connection.ask('inspect', { blobs: await fromFiles(given) }, { signal });
+    const { port1, port2 } = new MessageChannel();
+    const files = await askDownloader('examine', { ...origin, port: port1 }, { signal, transfer: [port1] });
+    return await connection.ask('inspect', { files, port: port2 }, { signal, transfer: [port2] });
+  } finally {
+    connection.close();
+  }
+}
+
 /** A model on a device, in a worker of its own. */
 export class Evaluator {
-  readonly info: EngineInfo;
-  readonly device: Device;
-  /** Why the GPU is not used, in plain words; null where it is. */
-  readonly reason: string | null;
-  /** Bytes of the model's files. */
-  readonly bytes: number;
   /** Whether the worker's script came with a policy that forbids connections to other servers. */
   readonly policy: boolean;
-  readonly #connection: Connection;
+  /** Where the model's files are. */
+  readonly kept: Kept;
+  readonly #recovery: Recovery;
 
-  private constructor(connection: Connection, { info, device, reason, bytes, policy }: Loaded) {
-    this.#connection = connection;
-    this.info = info;
-    this.device = device;
-    this.reason = reason;
-    this.bytes = bytes;
+  private constructor(recovery: Recovery, kept: Kept, policy: boolean) {
+    this.#recovery = recovery;
+    this.kept = kept;
     this.policy = policy;
   }
 
   /** Downloads, checks and starts a model. Where `auto` finds a GPU that fails, a fresh worker starts on the CPU. */
   static async load(options: LoadOptions): Promise<Evaluator> {
-    const device = options.device ?? 'auto';
-    try {
-      return await Evaluator.#start(options, device);
-    } catch (error) {
-      if (device !== 'auto' || !(error instanceof ImatchError) || !failedOnGpu(error)) throw error;
-      const evaluator = await Evaluator.#start(options, 'cpu');
-      return evaluator.#because(`the GPU was tried and failed (${error.message})`);
-    }
+    const { gathered, scorer } = await start(options);
+    const { signal, onProgress, ...later } = options;
+    const restart = async () => (await start(later, gathered)).scorer;
+    const policy = await askDownloader('policy', { script: scorer.loaded.script }).catch(() => false);
+    return new Evaluator(new Recovery(scorer, restart), gathered.kept, policy);
   }
 
-  static async #start({ model, software, signal, onProgress }: LoadOptions, device: DeviceChoice): Promise<Evaluator> {
-    const connection = new Connection();
-    const request = { manifest: new URL(model, document.baseURI).href, device, software: software ?? false };
-    try {
-      return new Evaluator(connection, await connection.ask('load', request, { signal, onProgress }));
-    } catch (error) {
-      connection.close();
-      throw error;
-    }
+  get info(): EngineInfo {
+    return this.#recovery.loaded.info;
   }
 
-  #because(reason: string): Evaluator {
-    const { info, device, bytes, policy } = this;
-    return new Evaluator(this.#connection, { info, device, reason, bytes, policy });
+  get device(): Device {
+    return this.#recovery.loaded.device;
   }
 
-  /** Whether the worker is gone, after `dispose` or a failure that it cannot survive. */
+  /** Why the GPU is not used, in plain words; null where it is. */
+  get reason(): string | null {
+    return this.#recovery.loaded.reason;
+  }
+
+  /** Bytes of the model's files. */
+  get bytes(): number {
+    return this.#recovery.loaded.bytes;
+  }
+
+  /** Whether the worker is gone, after `dispose` or a failure that it did not survive. */
   get closed(): boolean {
-    return this.#connection.closed;
+    return this.#recovery.closed;
   }
 
   /** Decodes a picture (PNG, JPEG or WebP) and runs the vision part once. */
@@ -102,20 +119,20 @@ export class Evaluator {
     picture: Blob | BufferSource,
     { signal }: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<Picture> {
-    const bytes = await new Blob([picture]).arrayBuffer().catch((error: unknown) => {
-      throw new ImatchError({ code: 'io', message: `the picture could not be read: ${String(error)}` });
-    });
-    const { id, value } = this.#connection.askWithId('open', { bytes }, { signal, transfer: [bytes] });
-    const { width, height, sha256 } = await value;
-    return new Picture(this.#connection, { id, width, height, sha256 });
+    const blob = picture instanceof Blob ? picture : new Blob([picture]);
+    return Picture.open(this.#recovery, blob, signal);
   }
 
   /** Frees the model and ends the worker. */
-  async dispose(): Promise<void> {
-    if (this.closed) return;
-    await this.#connection.ask('dispose', {}).catch(() => undefined);
-    this.#connection.close();
+  dispose(): Promise<void> {
+    return this.#recovery.dispose();
   }
+}
+
+/** A picture under the number by which one scorer knows it. */
+interface OpenedIn extends Opened {
+  readonly connection: Connection<ScorerCalls>;
+  readonly id: number;
 }
 
 /** A picture that the model has seen. */
@@ -124,16 +141,26 @@ export class Picture {
   readonly height: number;
   /** SHA-256 of the decoded pixels. */
   readonly sha256: string;
-  readonly #connection: Connection;
-  readonly #id: number;
+  readonly #recovery: Recovery;
+  readonly #blob: Blob;
+  #opened: Promise<OpenedIn>;
+  #connection: Connection<ScorerCalls>;
+  #closed = false;
 
-  /** Made by `Evaluator.open`. */
-  constructor(connection: Connection, opened: { id: number; width: number; height: number; sha256: string }) {
-    this.#connection = connection;
-    this.#id = opened.id;
+  private constructor(recovery: Recovery, blob: Blob, opened: OpenedIn) {
+    this.#recovery = recovery;
+    this.#blob = blob;
+    this.#opened = Promise.resolve(opened);
+    this.#connection = opened.connection;
     this.width = opened.width;
     this.height = opened.height;
     this.sha256 = opened.sha256;
+  }
+
+  /** For `Evaluator.open`. */
+  static async open(recovery: Recovery, blob: Blob, signal: AbortSignal | undefined): Promise<Picture> {
+    const opened = await recovery.run((connection) => show(connection, blob, signal), signal);
+    return new Picture(recovery, blob, opened);
   }
 
   /** Asks for the overall score and one score per element; gives the object of `imatch score --json`. */
@@ -143,18 +170,88 @@ export class Picture {
       elements: [...elements],
       ...(promptType === undefined ? {} : { promptType }),
     };
-    return this.#connection.ask('score', { picture: this.#id, request }, { signal, onProgress });
+    return this.#recovery.run(async (connection) => {
+      const { id } = await this.#in(connection);
+      return connection.ask('score', { picture: id, request }, { signal, onProgress });
+    }, signal);
   }
 
   /** Frees what the model keeps about the picture. */
   close(): void {
-    if (!this.#connection.closed) this.#connection.ask('close', { picture: this.#id }).catch(() => undefined);
+    this.#closed = true;
+    void this.#opened.then(({ connection, id }) => connection.ask('close', { picture: id })).catch(() => undefined);
   }
+
+  /** The picture as this scorer knows it: one that took the place of a lost one has not seen it yet. */
+  #in(connection: Connection<ScorerCalls>): Promise<OpenedIn> {
+    if (this.#closed) throw new ImatchError({ code: 'invalid_input', message: 'the picture was closed' });
+    if (connection !== this.#connection) {
+      this.#connection = connection;
+      this.#opened = show(connection, this.#blob, undefined);
+    }
+    return this.#opened;
+  }
+}
+
+async function show(
+  connection: Connection<ScorerCalls>,
+  blob: Blob,
+  signal: AbortSignal | undefined,
+): Promise<OpenedIn> {
+  const bytes = await blob.arrayBuffer().catch((error: unknown) => {
+    throw new ImatchError({ code: 'io', message: `the picture could not be read: ${String(error)}` });
+  });
+  const { id, value } = connection.askWithId('open', { bytes }, { signal, transfer: [bytes] });
+  return { ...(await value), connection, id };
+}
+
+/** Gathers the files, unless that was done before, and starts a scorer with them. */
+async function start(options: LoadOptions, known?: Gathered): Promise<{ gathered: Gathered; scorer: Scorer }> {
+  const choice = options.device ?? 'auto';
+  let gathered = known;
+  const once = async () => (gathered ??= await gather(options, options));
+  try {
+    const scorer = await startOn(choice, options, once);
+    return { gathered: await once(), scorer };
+  } catch (error) {
+    if (choice === 'auto' && error instanceof ImatchError && failedOnGpu(error)) {
+      const scorer = await startOn('cpu', options, once);
+      const reason = `the GPU was tried and failed (${error.message})`;
+      return { gathered: await once(), scorer: { ...scorer, loaded: { ...scorer.loaded, reason } } };
+    }
+    throw await rechecked(error, gathered);
+  }
+}
+
+async function startOn(
+  device: DeviceChoice,
+  { software = false, signal, onProgress }: LoadOptions,
+  gathered: () => Promise<Gathered>,
+): Promise<Scorer> {
+  const connection = connect();
+  try {
+    await connection.ask('start', { device, software }, { signal, onProgress });
+    const { files } = await gathered();
+    return { connection, loaded: await connection.ask('load', { files }, { signal, onProgress }) };
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+/** Where the engine found stored files damaged, they are removed, so that the next try fetches them anew. */
+async function rechecked(error: unknown, gathered: Gathered | undefined): Promise<unknown> {
+  if (error instanceof ImatchError && error.code === 'integrity' && gathered?.origin) {
+    await askDownloader('recheck', gathered.origin).catch(() => undefined);
+  }
+  return error;
 }
 
 /** Failures that speak of the GPU and not of the model, the network or a request to stop. */
 function failedOnGpu({ code, device }: ImatchError): boolean {
-  return (
-    device === 'gpu' && (code === 'device' || code === 'device_lost' || code === 'self_test' || code === 'internal')
-  );
+  return device === 'gpu' && ['device', 'device_lost', 'out_of_memory', 'self_test', 'internal'].includes(code);
+}
+
+function connect(): Connection<ScorerCalls> {
+  return new Connection(new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' }));
 }

@@ -1,18 +1,5 @@
-import type { AnswerKind, Answers, Device, ErrorCode, PlainError, Progress, Request, Response } from './protocol';
-
-/** Every failure of the API: a sentence and a stable `code`. */
-export class ImatchError extends Error {
-  readonly code: ErrorCode;
-  /** The device that was being started when loading failed. */
-  readonly device: Device | undefined;
-
-  constructor({ code, message, device }: PlainError) {
-    super(message);
-    this.name = code === 'aborted' ? 'AbortError' : 'ImatchError';
-    this.code = code;
-    this.device = device;
-  }
-}
+import { ImatchError, aborted } from './error';
+import type { Calls, ErrorCode, PlainError, Progress, Request, Response } from './protocol';
 
 export interface AskOptions {
   readonly signal?: AbortSignal | undefined;
@@ -21,73 +8,74 @@ export interface AskOptions {
 }
 
 interface Pending {
-  readonly to: AnswerKind;
-  resolve(value: Answers[AnswerKind]): void;
+  resolve(value: unknown): void;
   reject(error: ImatchError): void;
   onProgress(progress: Progress): void;
 }
 
-type Body<K extends AnswerKind> = Omit<Extract<Request, { kind: K }>, 'id' | 'kind'>;
-
 const CLOSED: PlainError = { code: 'internal', message: 'the evaluator is closed' };
-const ABORTED: PlainError = { code: 'aborted', message: 'stopped on request' };
 
 /** Codes after which the device cannot be trusted any more. */
-const FATAL: ReadonlySet<ErrorCode> = new Set(['device', 'device_lost', 'self_test']);
+const FATAL: ReadonlySet<ErrorCode> = new Set(['device', 'device_lost', 'out_of_memory', 'self_test']);
 
 /** A worker and the requests it has not answered yet. */
-export class Connection {
+export class Connection<C extends Calls> {
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
   #lastId = 0;
-  #closed = false;
+  #end: PlainError | null = null;
 
-  constructor() {
-    this.#worker = new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' });
-    this.#worker.addEventListener('message', ({ data }: MessageEvent<Response>) => this.#receive(data));
-    this.#worker.addEventListener('messageerror', () =>
+  constructor(worker: Worker) {
+    this.#worker = worker;
+    worker.addEventListener('message', ({ data }: MessageEvent<Response>) => this.#receive(data));
+    worker.addEventListener('messageerror', () =>
       this.close({ code: 'internal', message: 'an answer could not be read' }),
     );
-    this.#worker.addEventListener('error', (event) => {
+    worker.addEventListener('error', (event) => {
       event.preventDefault();
       this.close({ code: 'internal', message: event.message || 'the worker could not be started' });
     });
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#end !== null;
+  }
+
+  /** Whether the worker ended by a failure of its own, and not on request. */
+  get crashed(): boolean {
+    return this.#end !== null && this.#end !== CLOSED;
   }
 
   /** Sends a request; the promise settles with its answer, or at once when `signal` aborts. */
-  ask<K extends AnswerKind>(kind: K, body: Body<K>, options: AskOptions = {}): Promise<Answers[K]> {
-    return this.askWithId(kind, body, options).value;
+  ask<K extends keyof C & string>(kind: K, ask: C[K]['ask'], options: AskOptions = {}): Promise<C[K]['answer']> {
+    return this.askWithId(kind, ask, options).value;
   }
 
   /** As `ask`, for those who have to name the request later. */
-  askWithId<K extends AnswerKind>(
+  askWithId<K extends keyof C & string>(
     kind: K,
-    body: Body<K>,
+    ask: C[K]['ask'],
     options: AskOptions = {},
-  ): { id: number; value: Promise<Answers[K]> } {
+  ): { id: number; value: Promise<C[K]['answer']> } {
     const id = ++this.#lastId;
-    const { promise, resolve, reject } = withResolvers<Answers[K]>();
+    const { promise, resolve, reject } = withResolvers<C[K]['answer']>();
     const { signal, onProgress = () => undefined, transfer = [] } = options;
-    if (this.#closed || signal?.aborted) {
-      reject(new ImatchError(this.#closed ? CLOSED : ABORTED));
+    if (this.#end !== null || signal?.aborted) {
+      reject(this.#end === null ? aborted() : new ImatchError(this.#end));
       return { id, value: promise };
     }
     const stop = () => this.#abort(id);
     const settled = () => signal?.removeEventListener('abort', stop);
     signal?.addEventListener('abort', stop, { once: true });
-    this.#pending.set(id, { to: kind, resolve: resolve as Pending['resolve'], reject, onProgress });
-    this.#worker.postMessage({ kind, id, ...body } as unknown as Request, transfer);
+    this.#pending.set(id, { resolve: resolve as Pending['resolve'], reject, onProgress });
+    this.#worker.postMessage({ kind, id, ask } as Request<C>, transfer);
     return { id, value: promise.finally(settled) };
   }
 
   /** Ends the worker; whatever is still asked fails with `cause`. */
   close(cause: PlainError = CLOSED): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#end !== null) return;
+    this.#end = cause;
     this.#worker.terminate();
     const error = new ImatchError(cause);
     for (const { reject } of this.#pending.values()) reject(error);
@@ -110,8 +98,8 @@ export class Connection {
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
     this.#pending.delete(id);
-    this.#worker.postMessage({ kind: 'abort', id } satisfies Request);
-    pending.reject(new ImatchError(ABORTED));
+    this.#worker.postMessage({ kind: 'abort', id } satisfies Request<C>);
+    pending.reject(aborted());
   }
 }
 

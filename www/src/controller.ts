@@ -1,5 +1,7 @@
 import { Evaluator, ImatchError, type Picture } from './client';
-import type { DeviceChoice, Progress } from './protocol';
+import { unlessAborted } from './error';
+import type { ModelSource } from './models';
+import type { Device, DeviceChoice, Progress } from './protocol';
 import { spell } from './categories';
 import type { ChosenPicture, Problem, Store } from './store';
 
@@ -7,7 +9,6 @@ import type { ChosenPicture, Problem, Store } from './store';
 const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
 
 export interface ControllerOptions {
-  readonly model: string;
   readonly software: boolean;
 }
 
@@ -38,10 +39,13 @@ export class Controller {
   async choose(device: DeviceChoice): Promise<void> {
     if (device === this.#store.state.device && this.#loading !== null) return;
     this.#store.set({ device, problem: null });
-    this.cancel();
-    await this.#discard();
-    // Another choice may have come in the meantime; it does the rest.
-    if (this.#store.state.device === device) await this.prepare();
+    await this.#renew();
+  }
+
+  /** Starts anew with another model; a result that is there came from the one before. */
+  async use(model: ModelSource): Promise<void> {
+    this.#store.set({ model, problem: null, stale: this.#store.state.result !== null });
+    await this.#renew();
   }
 
   async score(): Promise<void> {
@@ -76,7 +80,10 @@ export class Controller {
     onProgress({ stage: 'image', loaded: 0, total: 0 });
     const opened = await this.#open(evaluator, picture.blob, signal);
     const request = { prompt, elements: elements.map(spell), ...(promptType === null ? {} : { promptType }) };
-    return opened.score({ ...request, signal, onProgress });
+    const result = await opened.score({ ...request, signal, onProgress });
+    // After a loss the model may have been started again elsewhere.
+    if (this.#loading !== null && evaluator.device !== deviceOf(this.#store)) this.#loaded(this.#loading, evaluator);
+    return result;
   }
 
   /** The picture as the model has seen it; opened once, however often it is asked about. */
@@ -94,9 +101,9 @@ export class Controller {
     if (this.#loading !== null) return this.#loading.evaluator;
     const controller = new AbortController();
     const { signal } = controller;
-    const { device } = this.#store.state;
+    const { model, device } = this.#store.state;
     const onProgress = (progress: Progress) => this.#progress(progress, signal);
-    const evaluator = Evaluator.load({ ...this.#options, device, signal, onProgress });
+    const evaluator = Evaluator.load({ ...this.#options, model, device, signal, onProgress });
     const loading: Loading = { controller, evaluator };
     this.#loading = loading;
     this.#store.set({ engine: { phase: 'loading' }, progress: null });
@@ -107,9 +114,9 @@ export class Controller {
     return evaluator;
   }
 
-  #loaded(loading: Loading, { info, device, reason, bytes, policy }: Evaluator): void {
+  #loaded(loading: Loading, { info, device, reason, bytes, policy, kept }: Evaluator): void {
     if (this.#loading !== loading) return;
-    this.#store.set({ engine: { phase: 'ready', info, device, reason, bytes, policy }, progress: null });
+    this.#store.set({ engine: { phase: 'ready', info, device, reason, bytes, policy, kept }, progress: null });
   }
 
   #unload(loading: Loading): void {
@@ -117,6 +124,15 @@ export class Controller {
     this.#loading = null;
     this.#opened = null;
     this.#store.set({ engine: { phase: 'absent' }, progress: null });
+  }
+
+  async #renew(): Promise<void> {
+    const { model, device } = this.#store.state;
+    this.cancel();
+    await this.#discard();
+    // Another choice may have come in the meantime; it does the rest.
+    const { state } = this.#store;
+    if (state.device === device && state.model === model) await this.prepare();
   }
 
   async #discard(): Promise<void> {
@@ -153,12 +169,6 @@ export class Controller {
   }
 }
 
-/** `promise`, or the abort if that comes first. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const stop = () => reject(new ImatchError({ code: 'aborted', message: 'stopped on request' }));
-    if (signal.aborted) stop();
-    signal.addEventListener('abort', stop, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
-  });
+function deviceOf({ state: { engine } }: Store): Device | null {
+  return engine.phase === 'ready' ? engine.device : null;
 }

@@ -1,22 +1,26 @@
 /** The page: wires events to the controller and the store, and the store to the view. */
 import { Controller } from './controller';
 import { byId, make } from './elements/dom';
+import type { ModelSource } from './models';
 import type { DeviceChoice, PromptType } from './protocol';
 import { fetchSamples, type Sample } from './samples';
-import { Store, type ChosenPicture } from './store';
+import { DEMO_MODEL, Store, type ChosenPicture } from './store';
 import { announce, findParts, view, type Parts } from './view';
 
-/** `?model=` another manifest on this server, `?device=` as the choice on the page, `?software=1` an emulated GPU. */
+/**
+ * `?model=` the address of another model (a manifest.json, config.json or .gguf file), `?device=` as the choice on the
+ * page, `?software=1` an emulated GPU.
+ */
 const query = new URLSearchParams(location.search);
 const store = new Store();
 const parts = findParts();
 const controller = new Controller(store, {
-  model: query.get('model') ?? 'models/shapes/manifest.json',
   software: query.get('software') === '1',
 });
 
 view(store, parts);
 listenToForm(parts);
+listenToModel(parts);
 listenToKeys(parts);
 listenToCopy(parts);
 void fetchSamples().then(offer);
@@ -26,6 +30,7 @@ start();
 function start(): void {
   const device = query.get('device');
   if (isDevice(device)) store.set({ device });
+  store.set({ model: query.get('model') ?? DEMO_MODEL });
   const { connection } = navigator as { connection?: { saveData?: boolean } };
   if (connection?.saveData !== true) void controller.prepare();
 }
@@ -53,10 +58,17 @@ function listenToForm({ dropZone, prompt, elements, promptType, devices, form, c
   });
 }
 
+function listenToModel({ modelChange, modelDialog }: Parts): void {
+  modelDialog.software = query.get('software') === '1';
+  modelChange.addEventListener('click', () => modelDialog.show(addressesOf(store.state.model)));
+  modelDialog.addEventListener('choose', (event) => void controller.use((event as CustomEvent<ModelSource>).detail));
+  modelDialog.addEventListener('announce', (event) => announce(parts, (event as CustomEvent<string>).detail));
+}
+
 /** Ctrl or Cmd with Enter scores from anywhere in the page's own fields; Escape stops what runs. */
 function listenToKeys({ form }: Parts): void {
   document.addEventListener('keydown', (event) => {
-    if (event.defaultPrevented || event.isComposing) return;
+    if (event.defaultPrevented || event.isComposing || parts.modelDialog.open) return;
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     if (event.key === 'Escape' && !parts.cancel.hidden) controller.cancel();
   });
@@ -109,6 +121,12 @@ function offer(samples: readonly Sample[]): void {
 function take({ blob, url, name, title, alt, prompt, promptType, elements }: Sample): void {
   store.edit({ picture: { blob, url, name, alt }, prompt, promptType, elements });
   announce(parts, `Sample taken: ${title}`);
+}
+
+/** The absolute addresses of a model; none where it was given as files. */
+function addressesOf(model: ModelSource): string[] {
+  const listed = typeof model === 'string' || model instanceof URL ? [model] : [...model];
+  return listed.flatMap((item) => (item instanceof File ? [] : [new URL(item, document.baseURI).href]));
 }
 
 function isDevice(name: string | null): name is DeviceChoice {

@@ -1,22 +1,28 @@
 /**
- * What the page and the worker say to each other, and the types of the public API.
- * The only file that both sides import. Every message carries the id of the request it belongs to.
+ * What the page and its two workers say to each other, and the types of the public API. The scorer has the wasm
+ * module, the device and the pictures, and asks the network for nothing but that module; the downloader has the
+ * network and the storage, and never sees a picture. Every message carries the id of the request it belongs to.
  */
 
-/** Stable codes of failures; the first twelve are those of the crate's `Kind::code`. */
-export type ErrorCode =
-  | 'invalid_input'
-  | 'invalid_image'
-  | 'invalid_model'
-  | 'integrity'
-  | 'unsupported'
-  | 'io'
-  | 'network'
-  | 'device'
-  | 'device_lost'
-  | 'self_test'
-  | 'aborted'
-  | 'internal';
+/** Stable codes of failures; all but `quota` are also those of the crate's `Kind::code`. */
+export const ERROR_CODES = [
+  'invalid_input',
+  'invalid_image',
+  'invalid_model',
+  'integrity',
+  'unsupported',
+  'io',
+  'network',
+  'quota',
+  'device',
+  'device_lost',
+  'out_of_memory',
+  'self_test',
+  'aborted',
+  'internal',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
 
 export type Device = 'gpu' | 'cpu';
 export type DeviceChoice = 'auto' | Device;
@@ -81,15 +87,107 @@ export interface EngineInfo {
   readonly load_ms: number;
 }
 
-export interface Loaded {
-  readonly info: EngineInfo;
+/** What the scorer will run on, found before anything is downloaded for it. */
+export interface Chosen {
   readonly device: Device;
   /** Why the GPU is not used, in plain words; null where it is. */
   readonly reason: string | null;
+}
+
+export interface Loaded extends Chosen {
+  readonly info: EngineInfo;
   /** Bytes of the model's files. */
   readonly bytes: number;
-  /** Whether the worker's script came with a policy that forbids connections elsewhere. */
-  readonly policy: boolean;
+  /** Address of the scorer's script, whose headers say what it may connect to. */
+  readonly script: string;
+}
+
+/** How a model's files are laid out. */
+export type ModelForm = 'converted' | 'gguf' | 'hugging_face';
+
+/** A file of a model, as the engine finds it by name. */
+export interface ModelFile {
+  readonly name: string;
+  readonly bytes: number;
+  /** Found while the file arrived; absent where the file was given. */
+  readonly sha256?: string;
+}
+
+/** A file of a model, with its bytes where the browser keeps them. */
+export interface NamedBlob {
+  readonly name: string;
+  readonly blob: Blob;
+  readonly sha256?: string;
+}
+
+/** What the headers of a model's files say about it. */
+export interface Inspection {
+  readonly name: string;
+  readonly architecture: string;
+  readonly quantization: string;
+  readonly license: string | null;
+  readonly form: ModelForm;
+  readonly download_bytes: number;
+  readonly device_bytes: { readonly gpu: number; readonly cpu: number };
+  /** Of the largest tensor that the GPU has to bind whole. */
+  readonly largest_binding_bytes: number;
+  readonly host_bytes: number;
+  readonly gflop: { readonly first_score: number; readonly question: number };
+  readonly overall: 'levels' | 'yes_no';
+}
+
+/** Where downloaded files are kept: the origin private file system, cache storage, or memory until the page goes. */
+export type StorageKind = 'opfs' | 'cache' | 'memory';
+
+/** How long a download is waited for and how often it is tried. */
+export interface Patience {
+  /** Tries in a row that bring nothing new before a download fails. */
+  readonly attempts: number;
+  /** Pause after the first of them; it doubles with each, less up to a half by chance. */
+  readonly backoffMs: number;
+  readonly longestBackoffMs: number;
+  /** A connection that brings nothing for so long is given up. */
+  readonly stallMs: number;
+}
+
+/** What a model is fetched from, and how. */
+export interface Origin {
+  /** Absolute addresses: one of manifest.json, config.json or a .gguf file, or two of .gguf files. */
+  readonly addresses: readonly string[];
+  /** null takes the first kind of storage that works. */
+  readonly storage: StorageKind | null;
+  readonly patience: Patience;
+}
+
+export interface Downloaded {
+  readonly files: readonly NamedBlob[];
+  readonly storage: StorageKind;
+  /** Why the files are not in the origin private file system; null where they are, or where another was asked for. */
+  readonly reason: string | null;
+}
+
+/** A model that the browser keeps, or has begun to. */
+export interface StoredModel {
+  /** Its addresses, for `models.remove`. */
+  readonly key: string;
+  /** For `Evaluator.load`. */
+  readonly addresses: readonly string[];
+  readonly name: string;
+  readonly form: ModelForm;
+  readonly storage: StorageKind;
+  /** Bytes that are there. */
+  readonly bytes: number;
+  /** Whether it can be loaded without the network. */
+  readonly complete: boolean;
+}
+
+export interface StorageUsage {
+  /** Bytes of all stored models, files that two of them share counted once. */
+  readonly bytes: number;
+  /** Bytes that the browser says it still grants this site, which may be more than there are; null where it does not say. */
+  readonly free: number | null;
+  /** Whether the browser has promised not to clear the storage by itself. */
+  readonly persisted: boolean;
 }
 
 export interface Opened {
@@ -142,40 +240,49 @@ export interface ScoreResult {
   readonly scoring: Readonly<Record<string, unknown>>;
 }
 
-/** Page to worker. A picture is named by the id of the request that opened it. */
-export type Request =
-  | { readonly kind: 'probe'; readonly id: number; readonly software: boolean }
-  | {
-      readonly kind: 'load';
-      readonly id: number;
-      readonly manifest: string;
-      readonly device: DeviceChoice;
-      readonly software: boolean;
-    }
-  | { readonly kind: 'open'; readonly id: number; readonly bytes: ArrayBuffer }
-  | { readonly kind: 'score'; readonly id: number; readonly picture: number; readonly request: ScoreRequest }
-  | { readonly kind: 'close'; readonly id: number; readonly picture: number }
-  | { readonly kind: 'dispose'; readonly id: number }
+/** The requests that a worker takes, by kind: what they carry and what they are answered with. */
+export type Calls = Readonly<Record<string, { readonly ask: object; readonly answer: unknown }>>;
+
+/** A picture is named by the id of the request that opened it. */
+export type ScorerCalls = {
+  probe: { ask: { readonly software: boolean }; answer: ProbeReport };
+  /** Chooses the device and begins to fetch the wasm module, so that both are there when the files are. */
+  start: { ask: { readonly device: DeviceChoice; readonly software: boolean }; answer: Chosen };
+  load: { ask: { readonly files: readonly NamedBlob[] }; answer: Loaded };
+  /** Reads go to blobs, or over a port to the downloader. */
+  inspect: {
+    ask:
+      { readonly blobs: readonly NamedBlob[] } | { readonly files: readonly ModelFile[]; readonly port: MessagePort };
+    answer: Inspection;
+  };
+  open: { ask: { readonly bytes: ArrayBuffer }; answer: Opened };
+  score: { ask: { readonly picture: number; readonly request: ScoreRequest }; answer: ScoreResult };
+  close: { ask: { readonly picture: number }; answer: null };
+  dispose: { ask: object; answer: null };
+};
+
+export type DownloaderCalls = {
+  download: { ask: Origin; answer: Downloaded };
+  /** Names and sizes of a model's files; ranges of them are then read over `port` until it is closed. */
+  examine: { ask: Origin & { readonly port: MessagePort }; answer: readonly ModelFile[] };
+  /** Compares the stored files of a model with their SHA-256 and forgets those that differ; gives their names. */
+  recheck: { ask: Origin; answer: readonly string[] };
+  list: { ask: object; answer: readonly StoredModel[] };
+  remove: { ask: { readonly key: string }; answer: null };
+  usage: { ask: object; answer: StorageUsage };
+  /** Whether a worker's script comes with a policy that forbids connections elsewhere. */
+  policy: { ask: { readonly script: string }; answer: boolean };
+};
+
+/** Page to worker. `abort` has no answer of its own. */
+export type Request<C extends Calls> =
+  | { [K in keyof C & string]: { readonly kind: K; readonly id: number; readonly ask: C[K]['ask'] } }[keyof C & string]
   | { readonly kind: 'abort'; readonly id: number };
-
-/** What each kind of request is answered with; `abort` has no answer of its own. */
-export interface Answers {
-  probe: ProbeReport;
-  load: Loaded;
-  open: Opened;
-  score: ScoreResult;
-  close: null;
-  dispose: null;
-}
-
-export type AnswerKind = keyof Answers;
 
 /** Worker to page. */
 export type Response =
-  | {
-      [K in AnswerKind]: { readonly kind: 'answer'; readonly to: K; readonly id: number; readonly value: Answers[K] };
-    }[AnswerKind]
+  | { readonly kind: 'answer'; readonly id: number; readonly value: unknown }
   | { readonly kind: 'progress'; readonly id: number; readonly progress: Progress }
   | { readonly kind: 'error'; readonly id: number; readonly error: PlainError }
-  /** The wasm module is dead; so is everything that was asked of it. */
+  /** The worker is of no use any more; whatever was asked of it fails. */
   | { readonly kind: 'crashed'; readonly error: PlainError };

@@ -1,5 +1,6 @@
 import type { DeviceChoice, ErrorCode, EngineInfo, Device, Progress, PromptType, ScoreResult } from './protocol';
 import type { PromptElement } from './categories';
+import type { Kept, ModelSource } from './models';
 
 export interface ChosenPicture {
   readonly blob: Blob;
@@ -19,6 +20,7 @@ export type EngineState =
       readonly reason: string | null;
       readonly bytes: number;
       readonly policy: boolean;
+      readonly kept: Kept;
     };
 
 export interface Problem {
@@ -33,6 +35,7 @@ export interface State {
   readonly prompt: string;
   readonly elements: readonly PromptElement[];
   readonly promptType: PromptType | null;
+  readonly model: ModelSource;
   readonly device: DeviceChoice;
   readonly engine: EngineState;
   /** Whether a score was asked for and is not there yet. */
@@ -48,11 +51,14 @@ export interface State {
 /** Failures that an edit may mend; the others stay until something is tried again. */
 const OF_THE_FORM: ReadonlySet<ErrorCode> = new Set(['invalid_input', 'invalid_image', 'io']);
 
+export const DEMO_MODEL = 'models/shapes/manifest.json';
+
 export const INITIAL: State = {
   picture: null,
   prompt: '',
   elements: [],
   promptType: null,
+  model: DEMO_MODEL,
   device: 'auto',
   engine: { phase: 'absent' },
   running: false,

@@ -4,10 +4,11 @@ import { DropZone } from './elements/drop-zone';
 import { ElementChips } from './elements/element-chips';
 import { ElementTable } from './elements/element-table';
 import { LevelChart } from './elements/level-chart';
+import { ModelDialog } from './elements/model-dialog';
 import { ProgressLine } from './elements/progress-line';
 import type { ErrorCode, ScoreResult } from './protocol';
-import type { EngineState, Problem, State, Store } from './store';
-import { duration, failure, megabytes, percent, sentence, stage } from './words';
+import { DEMO_MODEL, type EngineState, type Problem, type State, type Store } from './store';
+import { duration, failure, megabytes, percent, place, sentence, stage } from './words';
 
 const TIMINGS: Readonly<Record<string, string>> = {
   load: 'loading',
@@ -30,6 +31,8 @@ export function findParts() {
     score: byId('score', HTMLButtonElement),
     cancel: byId('cancel', HTMLButtonElement),
     copy: byId('copy', HTMLButtonElement),
+    modelChange: byId('model-change', HTMLButtonElement),
+    modelDialog: byId('model-dialog', ModelDialog),
     progress: byId('progress', ProgressLine),
     problem: byId('problem', HTMLDivElement),
     announcer: byId('announcer', HTMLParagraphElement),
@@ -48,6 +51,7 @@ export function view(store: Store, parts: Parts): void {
     if (first || state.elements !== before.elements) parts.elements.elements = state.elements;
     if (first || state.promptType !== before.promptType) parts.promptType.value = state.promptType ?? '';
     if (first || state.device !== before.device) drawDevice(state, parts);
+    if (first || state.model !== before.model || state.engine !== before.engine) drawModel(state);
     if (first || state.problem !== before.problem) drawProblem(state.problem, parts);
     drawActivity(state, before, parts);
     byId('stale', HTMLParagraphElement).hidden = !state.stale;
@@ -72,6 +76,14 @@ function drawDevice({ device }: State, { devices }: Parts): void {
   for (const input of devices.querySelectorAll('input')) input.checked = input.value === device;
 }
 
+function drawModel({ model, engine }: State): void {
+  byId('badge', HTMLParagraphElement).hidden = model !== DEMO_MODEL;
+  byId('model-status', HTMLParagraphElement).textContent =
+    engine.phase === 'ready'
+      ? `${engine.info.model.name}, ${megabytes(engine.bytes)} MB, ${place(engine.kept)}`
+      : 'not loaded';
+}
+
 /** Buttons, progress and the line that says what runs and why. The focus follows the button that takes over. */
 function drawActivity(state: State, before: State, parts: Parts): void {
   const { running, engine, progress } = state;
@@ -94,7 +106,7 @@ function drawActivity(state: State, before: State, parts: Parts): void {
   if (engine.phase === 'ready' && !engine.policy) byId('privacy', HTMLSpanElement).textContent = WITHOUT_POLICY;
 }
 
-const OF_THE_GPU: ReadonlySet<string> = new Set<ErrorCode>(['device', 'device_lost', 'self_test']);
+const OF_THE_GPU: ReadonlySet<string> = new Set<ErrorCode>(['device', 'device_lost', 'out_of_memory', 'self_test']);
 
 const WITHOUT_POLICY =
   'The picture stays in this tab: nothing is sent while scoring. (This server does not send the policy that would also forbid it.)';

@@ -1,5 +1,6 @@
 /** The page's words for stages, failures and numbers. */
-import type { ErrorCode, Progress, Stage } from './protocol';
+import type { Kept } from './models';
+import type { ErrorCode, ModelForm, Progress, Stage } from './protocol';
 
 const STAGES: Record<Stage, string> = {
   program: 'Starting the scoring program',
@@ -27,6 +28,20 @@ export function extent({ stage, loaded, total }: Progress): string {
 
 export function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1);
+}
+
+export const FORMS: Readonly<Record<ModelForm, string>> = {
+  converted: 'converted',
+  gguf: 'GGUF pair',
+  hugging_face: 'Hugging Face folder',
+};
+
+/** Where a model's files are, as a clause. */
+export function place({ kind, reason, persisted }: Kept): string {
+  const why = reason === null ? '' : ` (${reason})`;
+  if (kind === 'files') return 'read from your files';
+  if (kind === 'memory') return `kept in memory until this page is closed${why}`;
+  return `kept in this browser${persisted === false ? ', which may clear it when the disk is full' : ''}${why}`;
 }
 
 export function percent(probability: number): string {
@@ -61,8 +76,16 @@ const FAILURES: Record<ErrorCode, Explanation> = {
     advice: 'Their size or checksum is not the promised one. Score again to fetch them anew.',
   },
   unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
-  io: { title: 'A file could not be read', advice: 'Choose the picture again.' },
+  io: { title: 'A file could not be read', advice: 'Choose it again.' },
   network: { title: 'The model could not be fetched', advice: 'Check the connection, then score again.' },
+  quota: {
+    title: 'There is not enough room for the model',
+    advice: 'Remove a stored model, or free space on this machine.',
+  },
+  out_of_memory: {
+    title: 'The GPU has not enough memory',
+    advice: 'Choose the CPU, close what else uses the GPU, or take a smaller model.',
+  },
   device: { title: 'The GPU cannot be used', advice: 'Choose Automatic or CPU: the scores are the same, only slower.' },
   device_lost: { title: 'The GPU stopped working', advice: 'Score again to start it afresh, or choose the CPU.' },
   self_test: {

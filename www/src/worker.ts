@@ -1,139 +1,130 @@
 /**
- * The worker: takes requests, calls the wasm module, answers. Several requests may be in flight; the engine
- * takes them one after the other, because they share one device. Nothing is fetched once the model is loaded.
+ * The scorer: takes requests, calls the wasm module, answers. Several requests may be in flight; the engine
+ * takes them one after the other, because they share one device. It fetches the wasm module and nothing else:
+ * the model's files come as blobs that the downloader or the visitor has put there.
  */
-import init, { AbortFlag, Engine, type Picture } from 'imatch-wasm';
-import type { Answers, AnswerKind, Device, Loaded, Opened, Progress, Request, Response } from './protocol';
-import { Failure, isTrap, plain } from './worker/failure';
-import { download } from './worker/files';
+import init, { AbortFlag, Engine, inspect, type Picture } from 'imatch-wasm';
+import { ImatchError, aborted, messageOf, plain } from './error';
+import { PortReader } from './port';
+import type { Chosen, Device, Inspection, Loaded, NamedBlob, Opened, ScorerCalls } from './protocol';
+import { BlobReader, described } from './worker/blobs';
+import { settled, unwatchDevices, watchDevices } from './worker/devices';
+import { post, serve, type Job } from './worker/jobs';
 import { preflight } from './worker/preflight';
 
 declare const self: DedicatedWorkerGlobalScope;
 
-type RequestOf<K extends Request['kind']> = Extract<Request, { kind: K }>;
-
-/** A request that is not answered yet, and the means to stop it. */
-interface Job {
-  readonly controller: AbortController;
-  flag: AbortFlag | null;
-}
-
-/** Progress within one stage is reported at most this often. */
-const PROGRESS_INTERVAL_MS = 60;
-
 let engine: Engine | null = null;
+let program: Promise<unknown> | null = null;
+let chosen: (Chosen & { readonly deviceName: string }) | null = null;
 /** The device that is being started, for the report of a crash. */
 let starting: Device | undefined;
 let queue: Promise<unknown> = Promise.resolve();
-const jobs = new Map<number, Job>();
 const pictures = new Map<number, Picture>();
 
-self.addEventListener('message', ({ data }: MessageEvent<Request>) => receive(data));
+serve<ScorerCalls>(
+  {
+    probe: ({ software }) => preflight(software),
+    start: (ask, job) => start(ask, job),
+    load: (ask, job) => inTurn(job, () => load(ask, job)),
+    inspect: (ask, job) => inTurn(job, () => examine(ask)),
+    open: (ask, job) => inTurn(job, () => open(ask, job)),
+    score: (ask, job) => inTurn(job, () => score(ask, job)),
+    close: (ask, job) => inTurn(job, async () => close(ask.picture)),
+    dispose: (_, job) => inTurn(job, async () => dispose()),
+  },
+  // A picture whose opening is stopped too late is closed again, as nobody can name it any more.
+  { onLateAbort: close, onThrown: (thrown) => isTrap(thrown) && crash(thrown) },
+);
 // A panic inside a future of the wasm module surfaces here and nowhere else: its promise never settles.
 self.addEventListener('error', (event) => crash(event.error ?? event.message));
 self.addEventListener('unhandledrejection', (event) => crash(event.reason));
-
-function receive(request: Request): void {
-  switch (request.kind) {
-    case 'abort':
-      return abort(request.id);
-    case 'probe':
-      return void run(request, () => preflight(request.software));
-    case 'load':
-      return inTurn(request, (job) => load(request, job));
-    case 'open':
-      return inTurn(request, (job) => open(request, job));
-    case 'score':
-      return inTurn(request, (job) => score(request, job));
-    case 'close':
-      return inTurn(request, async () => close(request.picture));
-    case 'dispose':
-      return inTurn(request, async () => dispose());
-  }
-}
+watchDevices((failure) => post({ kind: 'crashed', error: { ...failure, ...place() } }));
 
 /** Runs `work` after everything that was asked of the engine before. */
-function inTurn<K extends AnswerKind>(request: RequestOf<K>, work: (job: Job) => Promise<Answers[K]>): void {
-  const before = queue;
-  queue = run(request, async (job) => {
-    await before;
-    job.controller.signal.throwIfAborted();
-    return work(job);
+function inTurn<T>({ signal }: Job, work: () => Promise<T>): Promise<T> {
+  const result = queue.then(() => {
+    signal.throwIfAborted();
+    return work();
   });
+  queue = result.catch(() => undefined);
+  return result;
 }
 
-/** Runs `work` and answers with what it gives; the promise never rejects. */
-function run<K extends AnswerKind>(request: RequestOf<K>, work: (job: Job) => Promise<Answers[K]>): Promise<void> {
-  const { id, kind } = request as { id: number; kind: K };
-  const job: Job = { controller: new AbortController(), flag: null };
-  jobs.set(id, job);
-  const answer = (value: Answers[K]) => post({ kind: 'answer', to: kind, id, value } as Response);
-  const fail = (thrown: unknown) =>
-    isTrap(thrown) ? crash(thrown) : post({ kind: 'error', id, error: plain(thrown) });
-  return work(job)
-    .then(answer, fail)
-    .finally(() => jobs.delete(id));
-}
-
-/** Stops a request; one that has just opened a picture has it closed again, as nobody can name it any more. */
-function abort(id: number): void {
-  const job = jobs.get(id);
-  if (job === undefined) return void close(id);
-  job.controller.abort();
-  job.flag?.abort();
-}
-
-async function load({ id, manifest, device: choice, software }: RequestOf<'load'>, job: Job): Promise<Loaded> {
-  if (engine !== null) throw new Failure('invalid_input', 'this worker has loaded a model already');
-  const { signal } = job.controller;
+async function start({ device: choice, software }: ScorerCalls['start']['ask'], { onProgress }: Job): Promise<Chosen> {
   const report = choice === 'cpu' ? null : await preflight(software || choice === 'gpu');
-  if (choice === 'gpu' && report?.reason) throw new Failure('device', report.reason);
-  const device = report?.device ?? 'cpu';
-  const onProgress = throttled(id);
+  if (choice === 'gpu' && report?.reason) throw new ImatchError({ code: 'device', message: report.reason });
+  const { vendor = '', architecture = '', description = '' } = report?.adapter ?? {};
+  const deviceName = description || `${vendor} ${architecture}`.trim();
   onProgress({ stage: 'program', loaded: 0, total: 0 });
-  const started = startProgram();
-  const [files, policy] = await Promise.all([download(manifest, signal, onProgress), hasPolicy(signal)]);
-  await started;
-  signal.throwIfAborted();
+  startProgram().catch(() => undefined);
+  const reason = report === null ? 'the CPU was chosen' : report.reason;
+  chosen = { device: report?.device ?? 'cpu', reason, deviceName };
+  return { device: chosen.device, reason };
+}
+
+async function load({ files }: { files: readonly NamedBlob[] }, job: Job): Promise<Loaded> {
+  if (engine !== null) throw new ImatchError({ code: 'invalid_input', message: 'this worker has a model already' });
+  if (chosen === null) throw new ImatchError({ code: 'internal', message: 'no device was chosen' });
+  const { device, reason, deviceName } = chosen;
+  await startProgram();
+  job.signal.throwIfAborted();
+  engine = await startEngine(files, device, deviceName, job);
+  const bytes = files.reduce((sum, { blob }) => sum + blob.size, 0);
+  return { info: engine.info(), device, reason, bytes, script: self.location.href };
+}
+
+async function startEngine(
+  files: readonly NamedBlob[],
+  device: Device,
+  deviceName: string,
+  { signal, onProgress }: Job,
+): Promise<Engine> {
+  const reader = new BlobReader(files);
+  const named = device === 'gpu' && deviceName !== '' ? { deviceName } : {};
   starting = device;
   try {
-    engine = await withFlag(job, (flag) =>
-      Engine.load({ manifest: files.manifest, device, read: files.read, onProgress }, flag),
-    );
+    const options = { files: files.map(described), read: reader.read, device, ...named, onProgress };
+    const loaded = await withFlag(signal, (flag) => Engine.load(options, flag));
+    await settled();
+    return loaded;
   } catch (thrown) {
-    if (isTrap(thrown)) {
-      crash(thrown);
-      throw thrown;
-    }
-    const { code, message } = plain(thrown);
-    throw new Failure(code, message, device);
+    if (isTrap(thrown)) throw thrown;
+    const { code, message } = plain(reader.failure ?? thrown);
+    throw new ImatchError({ code, message, device });
   } finally {
     starting = undefined;
-    files.drop();
   }
-  return {
-    info: engine.info(),
-    device,
-    reason: report === null ? 'the CPU was chosen' : report.reason,
-    bytes: files.bytes,
-    policy,
-  };
 }
 
-async function open({ id, bytes }: RequestOf<'open'>, job: Job): Promise<Opened> {
-  const opened = await withFlag(job, (flag) => ready().open(new Uint8Array(bytes), flag));
-  if (job.controller.signal.aborted) {
+async function examine(ask: ScorerCalls['inspect']['ask']): Promise<Inspection> {
+  await startProgram();
+  const reader = 'port' in ask ? new PortReader(ask.port) : new BlobReader(ask.blobs);
+  const files = 'port' in ask ? [...ask.files] : ask.blobs.map(described);
+  try {
+    return await inspect({ files, read: reader.read });
+  } catch (thrown) {
+    throw reader.failure ?? thrown;
+  }
+}
+
+async function open({ bytes }: { bytes: ArrayBuffer }, { id, signal }: Job): Promise<Opened> {
+  const opened = await withFlag(signal, (flag) => ready().open(new Uint8Array(bytes), flag));
+  await settled();
+  if (signal.aborted) {
     opened.free();
-    throw new Failure('aborted', 'stopped on request');
+    throw aborted();
   }
   pictures.set(id, opened);
   return { width: opened.width, height: opened.height, sha256: opened.sha256() };
 }
 
-async function score({ id, picture, request }: RequestOf<'score'>, job: Job) {
+async function score({ picture, request }: ScorerCalls['score']['ask'], { signal, onProgress }: Job) {
   const opened = pictures.get(picture);
-  if (opened === undefined) throw new Failure('invalid_input', 'the picture was closed');
-  return withFlag(job, (flag) => opened.score(request, flag, throttled(id)));
+  if (opened === undefined) throw new ImatchError({ code: 'invalid_input', message: 'the picture was closed' });
+  const result = await withFlag(signal, (flag) => opened.score(request, flag, onProgress));
+  await settled();
+  return result;
 }
 
 function close(picture: number): null {
@@ -143,6 +134,7 @@ function close(picture: number): null {
 }
 
 function dispose(): null {
+  unwatchDevices();
   for (const picture of [...pictures.keys()]) close(picture);
   engine?.free();
   engine = null;
@@ -150,60 +142,45 @@ function dispose(): null {
 }
 
 function ready(): Engine {
-  if (engine === null) throw new Failure('invalid_input', 'no model is loaded');
+  if (engine === null) throw new ImatchError({ code: 'invalid_input', message: 'no model is loaded' });
   return engine;
 }
 
-/** Lends `work` a flag that `abort` can raise while it runs. */
-async function withFlag<T>(job: Job, work: (flag: AbortFlag) => Promise<T>): Promise<T> {
+/** Lends `work` a flag that is raised when `signal` aborts. */
+async function withFlag<T>(signal: AbortSignal, work: (flag: AbortFlag) => Promise<T>): Promise<T> {
   const flag = new AbortFlag();
-  job.flag = flag;
+  const raise = () => flag.abort();
+  signal.addEventListener('abort', raise, { once: true });
   try {
     return await work(flag);
   } finally {
-    job.flag = null;
+    signal.removeEventListener('abort', raise);
     flag.free();
   }
 }
 
-/** Downloads and compiles the wasm module. A failure shows when the promise is awaited. */
+/** Downloads and compiles the wasm module, once. */
 function startProgram(): Promise<unknown> {
-  const started = init().catch((error: unknown) => {
-    const message = error instanceof Error ? error.message : String(error);
-    if (error instanceof WebAssembly.CompileError) {
-      throw new Failure('unsupported', `this browser cannot compile the scoring program: ${message}`);
-    }
-    throw new Failure('network', `the scoring program could not be fetched: ${message}`);
+  program ??= init().catch((error: unknown) => {
+    const message = messageOf(error);
+    throw error instanceof WebAssembly.CompileError
+      ? new ImatchError({ code: 'unsupported', message: `this browser cannot compile the scoring program: ${message}` })
+      : new ImatchError({ code: 'network', message: `the scoring program could not be fetched: ${message}` });
   });
-  started.catch(() => undefined);
-  return started;
+  return program;
 }
 
-/** Whether the server sent this script with a policy, as the page's own does not bind a worker. */
-async function hasPolicy(signal: AbortSignal): Promise<boolean> {
-  const response = await fetch(self.location.href, { method: 'HEAD', signal }).catch(() => null);
-  const policy = response?.headers.get('Content-Security-Policy') ?? '';
-  return /connect-src 'self'(;|$)/.test(policy);
+/** Whether a thrown value means that the wasm instance can no longer be used: a trap leaves its memory as it was. */
+function isTrap(thrown: unknown): boolean {
+  return thrown instanceof WebAssembly.RuntimeError;
 }
 
-function throttled(id: number): (progress: Progress) => void {
-  let stage = '';
-  let next = 0;
-  return ({ stage: current, loaded, total }) => {
-    const now = performance.now();
-    if (current === stage && now < next && loaded < total) return;
-    stage = current;
-    next = now + PROGRESS_INTERVAL_MS;
-    post({ kind: 'progress', id, progress: { stage: current, loaded, total } });
-  };
+function crash(thrown: unknown): true {
+  const message = `the scoring program stopped: ${messageOf(thrown)}`;
+  post({ kind: 'crashed', error: { code: 'internal', message, ...place() } });
+  return true;
 }
 
-function crash(thrown: unknown): void {
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
-  const place = starting === undefined ? {} : { device: starting };
-  post({ kind: 'crashed', error: { code: 'internal', message: `the scoring program stopped: ${message}`, ...place } });
-}
-
-function post(response: Response): void {
-  self.postMessage(response);
+function place(): { device?: Device } {
+  return starting === undefined ? {} : { device: starting };
 }

@@ -1,6 +1,7 @@
 /** The wasm module's surface (src/web in the crate), as the worker relies on it. */
 declare module 'imatch-wasm' {
-  import type { Device, EngineInfo, Progress, ScoreRequest, ScoreResult } from '../protocol';
+  import type { Device, EngineInfo, Inspection, ModelFile, Progress, ScoreRequest, ScoreResult } from '../protocol';
+  import type { Read } from '../port';
 
   export default function init(): Promise<unknown>;
 
@@ -10,12 +11,17 @@ declare module 'imatch-wasm' {
   }
 
   export interface LoadOptions {
-    /** Text of manifest.json. */
-    manifest: string;
+    /** The form of the model is found by the names. */
+    files: ModelFile[];
+    read: Read;
     device: Device;
-    read: (path: string, offset: number, length: number) => Promise<Uint8Array>;
+    /** What the graphics adapter calls itself. */
+    deviceName?: string;
     onProgress?: (progress: Progress) => void;
   }
+
+  /** Reads headers only, at most 1 MiB at a time, one after the other. */
+  export function inspect(options: { files: ModelFile[]; read: Read }): Promise<Inspection>;
 
   export class Engine {
     private constructor();

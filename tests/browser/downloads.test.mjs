@@ -1,0 +1,198 @@
+// Downloads over a network that misbehaves: each ends in the right state with the right words, and the next try works.
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, test } from 'node:test';
+import { launch, serve } from './harness.mjs';
+import {
+  cut,
+  drip,
+  embed,
+  forget,
+  load,
+  misbehave,
+  promise,
+  putModel,
+  sha256,
+  stall,
+  status,
+  stored,
+  weights,
+} from './misbehaving.mjs';
+
+let browser, site, server, page;
+before(async () => {
+  site = await serve('mock');
+  server = await misbehave(site);
+  browser = await launch({ webgpu: false });
+  ({ page } = await embed(browser, server));
+});
+beforeEach(() => forget(page));
+after(async () => {
+  await browser?.close();
+  await server?.close();
+  await site?.close();
+});
+
+const ranges = (path) => server.asked(path).map(({ range }) => range);
+
+test('a connection that is cut is taken up where it ended', async () => {
+  // More often than there are tries in a row: each brings something new.
+  const { address, path, bytes } = putModel(server, 'cut', { next: [700_000, 500_000, 300_000, 200_000].map(cut) });
+  const { code, message, bytes: loaded } = await load(page, address);
+  assert.equal(code, undefined, message);
+  assert.ok(loaded > bytes.length);
+  const from = [700_000, 1_200_000, 1_500_000, 1_700_000].map((at) => `bytes=${at}-`);
+  assert.deepEqual(ranges(path), [null, ...from]);
+  assert.equal(server.asked(path)[1].condition, `"${sha256(bytes).slice(0, 12)}"`, 'the version is a condition');
+  assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
+});
+
+test('a server without ranges is asked for everything again', async () => {
+  const { address, path, bytes } = putModel(server, 'whole', { ranges: false, next: [cut(700_000)] });
+  const { code, message } = await load(page, address);
+  assert.equal(code, undefined, message);
+
+  assert.equal(server.asked(path).length, 2);
+  assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
+});
+
+test('a promised length that is never reached fails after a few tries, unless a digest says that all is there', async () => {
+  const pair = ['/wild/length/d.gguf', '/wild/length/mmproj-d.gguf'];
+  for (const path of ['length/d.gguf', 'length/mmproj-d.gguf']) server.put(path, weights(300_000));
+  server.put('length/d.gguf', weights(300_000), { ranges: false, next: Array(4).fill(promise(1000)) });
+  const failed = await load(page, pair);
+  assert.equal(failed.code, 'network');
+  assert.match(failed.message, /^d\.gguf: .* \(after 3 tries\)$/);
+  // The first try brought all bytes there are, so it does not count as one of three in a row that brought nothing.
+  assert.equal(server.asked('length/d.gguf').length, 3);
+  server.put('length/d.gguf', weights(300_000));
+  assert.equal((await load(page, pair)).code, undefined);
+  const known = putModel(server, 'length-known', { next: [promise(1000)] });
+  assert.equal((await load(page, known.address)).code, undefined);
+  assert.equal(server.asked(known.path).length, 1);
+});
+
+for (const [code, tries] of [
+  [206, 1],
+  [404, 1],
+  [403, 1],
+  [500, 3],
+  [503, 3],
+])
+  test(`${code} is tried ${tries === 1 ? 'once' : 'again'}`, async () => {
+    const { address, path } = putModel(server, `status-${code}`, { next: Array(tries).fill(status(code)) });
+    const failed = await load(page, address);
+    assert.equal(failed.code, 'network');
+    assert.match(failed.message, new RegExp(`^model\\.gguf: the server answered ${code}( \\(after 3 tries\\))?$`));
+    assert.equal(server.asked(path).length, tries);
+    assert.equal((await load(page, address)).code, undefined);
+  });
+
+test('a server that is busy is left alone for as long as it asks', async () => {
+  const busy = putModel(server, 'busy', { next: [status(429, { 'Retry-After': '1' })] });
+  const brief = putModel(server, 'brief', { next: [status(429)] });
+  const waited = await load(page, busy.address);
+  assert.equal(waited.code, undefined, waited.message);
+  assert.ok(waited.ms >= 1000, `${waited.ms} ms`);
+  assert.ok((await load(page, brief.address)).ms < 1000);
+});
+
+test('a connection that stalls is given up, and what it brought is kept', async () => {
+  const { address, path } = putModel(server, 'stall', { next: [stall(600_000), stall(0), stall(0), stall(0)] });
+  const failed = await load(page, address);
+  assert.equal(failed.code, 'network');
+  assert.match(failed.message, /^model\.gguf: nothing arrived for 0\.4 s \(after 3 tries\)$/);
+  assert.equal((await load(page, address)).code, undefined);
+  assert.equal(ranges(path).at(-1), 'bytes=600000-');
+});
+
+test('slow bytes are no stall', async () => {
+  const { address, path } = putModel(server, 'slow', { bytes: weights(400_000), next: [drip(50_000, 100)] });
+  const { code, message, ms } = await load(page, address);
+  assert.equal(code, undefined, message);
+  assert.ok(ms > 600, `${ms} ms`);
+  assert.equal(server.asked(path).length, 1);
+});
+
+test('a flipped bit is found before anything uses it, and nothing of it stays', async () => {
+  const { address, path, bytes } = putModel(server, 'flipped');
+  const damaged = Buffer.from(bytes);
+  damaged[1_234_567] ^= 1;
+  server.put(path, damaged);
+  const failed = await load(page, address);
+  assert.equal(failed.code, 'integrity');
+  assert.equal(failed.message, `model.gguf: SHA-256 ${sha256(damaged)}, the manifest promises ${sha256(bytes)}`);
+  assert.deepEqual(await stored(page), {});
+  server.put(path, bytes);
+  assert.equal((await load(page, address)).code, undefined);
+  assert.equal(ranges(path).at(-1), null);
+});
+
+test('a file that is longer than promised is not read to its end', async () => {
+  const { address, path, bytes } = putModel(server, 'longer');
+  server.put(path, Buffer.concat([bytes, bytes]), { next: [drip(500_000, 50)] });
+  const failed = await load(page, address);
+  assert.deepEqual(
+    [failed.code, failed.message],
+    ['integrity', 'model.gguf: more than the 2000000 bytes that the manifest promises'],
+  );
+  assert.deepEqual(await stored(page), {});
+  assert.ok(server.asked(path)[0].sent < 3_500_000);
+});
+
+for (const [what, options, later] of [
+  ['an honest server', {}, {}],
+  ['a server that ignores conditions', { ifRange: false }, { ifRange: false }],
+  ['a server that marks no versions', { etag: null }, { etag: null }],
+  ['a server that stops marking them', {}, { etag: null, ifRange: false }],
+])
+  test(`parts of two versions are never joined: ${what}`, async () => {
+    const folder = `pair-${what.length}`;
+    const [old, fresh, other] = [weights(900_000, 2), weights(900_000, 3), weights(50_000, 4)];
+    const pair = [`/wild/${folder}/d.gguf`, `/wild/${folder}/mmproj-d.gguf`];
+    server.put(`${folder}/mmproj-d.gguf`, other);
+    server.put(`${folder}/d.gguf`, old, { ...options, next: [cut(400_000), status(404)] });
+    assert.equal((await load(page, pair)).code, 'network');
+    server.put(`${folder}/d.gguf`, fresh, later);
+    const { code, message } = await load(page, pair);
+    assert.equal(code, undefined, message);
+    assert.deepEqual(Object.values(await stored(page)).sort(), [sha256(fresh), sha256(other)].sort());
+  });
+
+test('a reload in mid-download goes on with the missing bytes only', async () => {
+  const { address, path, bytes } = putModel(server, 'reload', { next: [drip(100_000, 40)] });
+  const started = load(page, address).catch(() => undefined);
+  while ((server.asked(path)[0]?.sent ?? 0) < 1_000_000) await new Promise((resolve) => setTimeout(resolve, 20));
+  await page.reload();
+  await started;
+  const { code, message } = await load(page, address);
+  assert.equal(code, undefined, message);
+  const [, resumed, ...more] = server.asked(path);
+  const from = Number(/^bytes=(\d+)-$/.exec(resumed.range)?.[1]);
+  assert.ok(from >= 800_000, resumed.range);
+  assert.equal(resumed.sent, bytes.length - from);
+  assert.deepEqual(more, []);
+  assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
+});
+
+test('an abort stops at once and keeps what is there', async () => {
+  const { address, path } = putModel(server, 'abort', { next: [drip(100_000, 40)] });
+  const code = await page.evaluate(async (model) => {
+    const { Evaluator } = await import('/imatch.js');
+    const stop = new AbortController();
+    const onProgress = ({ stage, loaded }) => stage === 'download' && loaded > 300_000 && stop.abort();
+    return Evaluator.load({ model, device: 'cpu', signal: stop.signal, onProgress }).catch(({ code }) => code);
+  }, address);
+  assert.equal(code, 'aborted');
+  const next = await load(page, address);
+  assert.equal(next.code, undefined, next.message);
+  assert.match(ranges(path).at(-1), /^bytes=[1-9]\d{5}-$/);
+});
+
+test('an origin that the policy forbids is named', async () => {
+  const failed = await load(page, 'http://127.0.0.1:9/model/manifest.json');
+  assert.equal(failed.code, 'network');
+  assert.equal(
+    failed.message,
+    'manifest.json: the policy of this site does not let the downloader connect to http://127.0.0.1:9',
+  );
+});

@@ -1,0 +1,451 @@
+// What the browser keeps: reuse without the network, quota, several tabs, removal, fallbacks, files that are given.
+import assert from 'node:assert/strict';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, beforeEach, test } from 'node:test';
+import { launch, launchProfile, serve } from './harness.mjs';
+import {
+  HASTY,
+  cut,
+  drip,
+  embed,
+  forget,
+  load,
+  misbehave,
+  putModel,
+  sha256,
+  status,
+  stored,
+  weights,
+} from './misbehaving.mjs';
+
+let browser, site, server, page;
+before(async () => {
+  site = await serve('mock');
+  server = await misbehave(site);
+  browser = await launch({ webgpu: false });
+  ({ page } = await embed(browser, server));
+});
+beforeEach(() => forget(page));
+after(async () => {
+  await browser?.close();
+  await server?.close();
+  await site?.close();
+});
+
+const models = (page, method, ...args) =>
+  page.evaluate(
+    async ([method, args]) => {
+      const { models } = await import('/imatch.js');
+      return models[method](...args).then(
+        (value) => value ?? null,
+        ({ code, message }) => ({ code, message }),
+      );
+    },
+    [method, args],
+  );
+
+const look = (page, model) =>
+  page.evaluate(
+    async ([model, patience]) => {
+      const { inspect } = await import('/imatch.js');
+      return inspect({ model: model ?? window.files, patience }).catch(({ code, message }) => ({ code, message }));
+    },
+    [model, HASTY],
+  );
+
+test('a stored model needs no request but for its manifest, and none at all offline', async () => {
+  const { context, page } = await embed(browser, server);
+  const { address, path } = putModel(server, 'kept');
+  const first = await load(page, address);
+  assert.deepEqual(first.kept, { kind: 'opfs', reason: null, persisted: null });
+  const before = server.log.length;
+  assert.equal((await load(page, address)).code, undefined);
+  assert.deepEqual(
+    server.log.slice(before).map(({ path }) => path),
+    ['/wild/kept/manifest.json'],
+  );
+  await context.setOffline(true);
+  const offline = await load(page, address);
+  assert.equal(offline.code, undefined, offline.message);
+  await context.setOffline(false);
+  server.down(true);
+  const unreachable = await load(page, address);
+  server.down(false);
+  assert.equal(unreachable.code, undefined, unreachable.message);
+  assert.equal(server.asked(path).length, 1);
+  await context.close();
+});
+
+test('offline, a model that is not all there is an error, and online it goes on', async () => {
+  const { address, path } = putModel(server, 'half', { next: [cut(900_000), status(404)] });
+  assert.equal((await load(page, address)).code, 'network');
+  server.down(true);
+  assert.equal((await load(page, address)).code, 'network');
+  server.down(false);
+  assert.equal((await load(page, address)).code, undefined);
+  assert.equal(server.asked(path).at(-1).range, 'bytes=900000-');
+});
+
+test('a new manifest fetches what changed and drops what is not needed any more', async () => {
+  putModel(server, 'update');
+  await load(page, '/wild/update/manifest.json');
+  const fresh = weights(1_000_000, 7);
+  const files = [{ path: 'new.gguf', bytes: fresh.length, sha256: sha256(fresh) }];
+  server.put('update/manifest.json', JSON.stringify({ name: 'update', files }));
+  server.put('update/new.gguf', fresh);
+  assert.equal((await load(page, '/wild/update/manifest.json')).code, undefined);
+  assert.deepEqual(Object.values(await stored(page)), [sha256(fresh)]);
+});
+
+test('files without a digest are asked for their version, and fetched again when it changed', async () => {
+  const pair = ['/wild/tags/mmproj-x.gguf', '/wild/tags/x.gguf'];
+  for (const [index, path] of ['tags/x.gguf', 'tags/mmproj-x.gguf'].entries())
+    server.put(path, weights(200_000, index));
+  await load(page, pair);
+  await load(page, [...pair].reverse());
+  assert.equal(server.asked('tags/x.gguf').length, 1);
+  server.put('tags/x.gguf', weights(200_000, 9));
+  await load(page, pair);
+  assert.equal(server.asked('tags/x.gguf').length, 2);
+  assert.ok(Object.values(await stored(page)).includes(sha256(weights(200_000, 9))));
+  assert.equal(server.asked('tags/mmproj-x.gguf').length, 1);
+});
+
+test('stored bytes that rotted are found, removed and fetched again', async () => {
+  const { address, path, bytes } = putModel(server, 'rot');
+  await load(page, address);
+  await page.evaluate(async () => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('imatch');
+    for await (const [name, handle] of folder.entries()) {
+      if (name.includes('.')) continue;
+      const writable = await handle.createWritable({ keepExistingData: true });
+      await writable.write({ type: 'write', position: 1000, data: new Uint8Array([1, 2, 3]) });
+      await writable.close();
+    }
+  });
+  const failed = await load(page, address);
+  assert.equal(failed.code, 'integrity', JSON.stringify(failed));
+  assert.deepEqual(await stored(page), {});
+  assert.equal((await load(page, address)).code, undefined);
+  assert.equal(server.asked(path).length, 2);
+  assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
+});
+
+test('a model without room is refused before it is fetched, with both numbers', async () => {
+  const disk = mkdtempSync(join(tmpdir(), 'imatch-profile-'));
+  const profile = await launchProfile(disk);
+  const page = await profile.newPage();
+  await page.goto(`${server.origin}/blank`);
+  const { address, path } = putModel(server, 'quota', { bytes: weights(6_000_000) });
+  const session = await profile.newCDPSession(page);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: server.origin, quotaSize: 4_000_000 });
+  const failed = await load(page, address);
+  assert.equal(failed.code, 'quota', failed.message);
+  const [, left] =
+    /^the model needs 6\.0 MB more, and the browser has (\d\.\d) MB left for this site$/.exec(failed.message) ?? [];
+  // Chromium hands room out by the megabyte.
+  assert.ok(left >= 1 && left <= 4, failed.message);
+  assert.equal(server.asked(path).length, 0);
+  const memory = await load(page, address, { storage: 'memory' });
+  assert.equal(memory.code, undefined, memory.message);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: server.origin });
+  assert.equal((await load(page, address)).code, undefined);
+  await profile.close();
+  rmSync(disk, { recursive: true });
+});
+
+test('room that runs out on the way is the same failure', async () => {
+  const { context, page } = await embed(browser, server);
+  const { address, path } = putModel(server, 'room', { bytes: weights(3_000_000) });
+  const session = await context.newCDPSession(page);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: server.origin, quotaSize: 1_500_000 });
+  const failed = await load(page, address);
+  assert.equal(failed.code, 'quota');
+  assert.match(failed.message, /^model\.gguf: the browser’s storage for this site was full after [01]\.\d of 3\.0 MB$/);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: server.origin });
+  assert.equal((await load(page, address)).code, undefined);
+  assert.match(server.asked(path).at(-1).range, /^bytes=[1-9]\d+-$/);
+  await context.close();
+});
+
+test('two tabs at once download a model once', async () => {
+  const { context, page } = await embed(browser, server);
+  const { address, path } = putModel(server, 'tabs', { next: [drip(200_000, 50)] });
+  const other = await context.newPage();
+  await other.goto(`${server.origin}/blank`);
+  const outcomes = await Promise.all([load(page, address), load(other, address)]);
+  assert.deepEqual(
+    outcomes.map(({ code }) => code),
+    [undefined, undefined],
+    JSON.stringify(outcomes),
+  );
+  assert.equal(server.asked(path).length, 1);
+  await context.close();
+});
+
+test('models are listed with their sizes and removed, but for what others need', async () => {
+  for (const [index, name] of ['a', 'b', 'mmproj'].entries()) server.put(`shelf/${name}.gguf`, weights(100_000, index));
+  const pairs = ['a', 'b'].map((name) => [`/wild/shelf/${name}.gguf`, '/wild/shelf/mmproj.gguf']);
+  for (const pair of pairs) await load(page, pair);
+  assert.equal(server.asked('shelf/mmproj.gguf').length, 1);
+  const broken = putModel(server, 'broken', { next: [cut(500_000), status(404)] });
+  await load(page, broken.address);
+
+  const listed = await models(page, 'list');
+  const facts = listed.map(({ name, form, bytes, complete, storage }) => [name, form, bytes, complete, storage]);
+  assert.deepEqual(facts, [
+    ['a', 'gguf', 200_000, true, 'opfs'],
+    ['b', 'gguf', 200_000, true, 'opfs'],
+    ['broken', 'converted', 500_000, false, 'opfs'],
+  ]);
+  const usage = await models(page, 'usage');
+  assert.equal(usage.bytes, 800_000);
+  assert.ok(usage.free > 1e6 && usage.persisted === false);
+
+  await models(page, 'remove', listed[0].key);
+  assert.equal((await models(page, 'usage')).bytes, 700_000);
+  server.down(true);
+  assert.equal((await load(page, pairs[1])).code, undefined, 'the other model still has all its files');
+  assert.equal((await load(page, pairs[0])).code, 'network');
+  server.down(false);
+  for (const { key } of listed) await models(page, 'remove', key);
+  assert.deepEqual(await models(page, 'list'), []);
+  assert.deepEqual(await stored(page), {});
+  assert.equal((await load(page, pairs[0])).code, undefined);
+});
+
+test('a model that another tab is downloading is not removed under its hands', async () => {
+  const { context, page } = await embed(browser, server);
+  const { address, path } = putModel(server, 'busy', { next: [drip(200_000, 100)] });
+  const other = await context.newPage();
+  await other.goto(`${server.origin}/blank`);
+  const loading = load(other, address);
+  while (server.asked(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const [{ key }] = await models(page, 'list');
+  const refused = await models(page, 'remove', key);
+  assert.deepEqual(refused, { code: 'io', message: 'model.gguf: it is being downloaded at the moment' });
+  assert.equal((await loading).code, undefined);
+  assert.equal(await models(page, 'remove', key), null);
+  assert.deepEqual(await models(page, 'list'), []);
+  await context.close();
+});
+
+/** A page whose downloader finds some of its storage missing. */
+async function lacking(code) {
+  const context = await browser.newContext();
+  await context.route('**/assets/downloader-*.js', async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${code};${await response.text()}` });
+  });
+  const page = await context.newPage();
+  await page.goto(`${server.origin}/blank`);
+  return { context, page };
+}
+const NO_OPFS = 'delete StorageManager.prototype.getDirectory';
+const NO_CACHE = 'Object.defineProperty(self, "caches", { value: undefined })';
+
+for (const [kind, code, reason] of [
+  ['cache', NO_OPFS, /^this browser has no private file system here$/],
+  [
+    'memory',
+    `${NO_OPFS};${NO_CACHE}`,
+    /^this browser has no private file system here; this browser has no cache storage here$/,
+  ],
+])
+  test(`without better storage ${kind} is used, says so, resumes, lists and forgets`, async () => {
+    const { context, page } = await lacking(code);
+    const { address, path, bytes } = putModel(server, `in-${kind}`, {
+      bytes: weights(9_000_000, 5),
+      next: [cut(5_000_000), status(404)],
+    });
+    assert.equal((await load(page, address)).code, 'network');
+    const { kept, message, bytes: loaded } = await load(page, address);
+    assert.equal(kept?.kind, kind, message);
+    assert.match(kept.reason, reason);
+    assert.ok(loaded > bytes.length);
+    const from = Number(/^bytes=(\d+)-$/.exec(server.asked(path).at(-1).range)?.[1]);
+    assert.ok(from >= 4 * 1024 * 1024 && from <= 5_000_000, `from ${from}`);
+    await load(page, address);
+    assert.equal(server.asked(path).length, 3);
+    const [{ key, complete, storage, bytes: size }] = await models(page, 'list');
+    assert.deepEqual([complete, storage, size], [true, kind, bytes.length]);
+    await models(page, 'remove', key);
+    assert.deepEqual([await models(page, 'list'), (await models(page, 'usage')).bytes], [[], 0]);
+    await context.close();
+  });
+
+test('a storage that was asked for and is not there is an error', async () => {
+  const { context, page } = await lacking(NO_OPFS);
+  const { address } = putModel(server, 'asked');
+  const failed = await load(page, address, { storage: 'opfs' });
+  assert.deepEqual(
+    [failed.code, failed.message],
+    ['unsupported', 'storage opfs: this browser has no private file system here'],
+  );
+  await context.close();
+});
+
+test('beyond 32 MB the browser is asked to keep the model', async () => {
+  const { address } = putModel(server, 'large', { bytes: Buffer.alloc(34 * 1024 * 1024, 7) });
+  const { kept, message } = await load(page, address);
+  assert.equal(typeof kept?.persisted, 'boolean', message);
+});
+
+function putFolder(name, { sharded = false, scoring = true } = {}) {
+  for (const file of ['config', 'preprocessor_config', 'tokenizer']) server.put(`${name}/${file}.json`, '{}');
+  if (scoring) server.put(`${name}/imatch.json`, '{}');
+  const shards = sharded ? ['part-1.safetensors', 'part-2.safetensors'] : ['model.safetensors'];
+  for (const [index, shard] of shards.entries()) server.put(`${name}/${shard}`, weights(60_000, index));
+  const map = Object.fromEntries(shards.map((shard, index) => [`w${index}`, shard]));
+  if (sharded) server.put(`${name}/model.safetensors.index.json`, JSON.stringify({ weight_map: map }));
+}
+
+for (const options of [{}, { sharded: true, scoring: false }])
+  test(`a Hugging Face folder loads by its config.json ${JSON.stringify(options)}`, async () => {
+    const name = `hf-${options.sharded === true}`;
+    putFolder(name, options);
+    const { bytes, message } = await load(page, `/wild/${name}/config.json`);
+    assert.equal(message, undefined);
+    assert.ok(bytes > (options.sharded ? 120_000 : 60_000));
+    server.down(true);
+    const offline = await load(page, `/wild/${name}/config.json`);
+    server.down(false);
+    assert.equal(offline.code, undefined, offline.message);
+    server.drop(`${name}/preprocessor_config.json`);
+    const failed = await load(page, `/wild/${name}/config.json`);
+    assert.deepEqual(
+      [failed.code, failed.message],
+      ['invalid_model', "preprocessor_config.json: not among the model's files"],
+    );
+  });
+
+test('a decoder alone finds its mmproj file, or says that there is none', async () => {
+  server.put('single/model-q8_0.gguf', weights(1000));
+  const failed = await load(page, '/wild/single/model-q8_0.gguf');
+  assert.equal(failed.code, 'invalid_input');
+  assert.match(failed.message, /^model-q8_0\.gguf: no mmproj file of a known name lies beside it/);
+  server.put('single/mmproj-q8_0.gguf', weights(2000));
+  const { bytes, message } = await load(page, '/wild/single/model-q8_0.gguf');
+  assert.equal(bytes, 3000, message);
+});
+
+test('what names no model is one sentence', async () => {
+  server.put('odd/manifest.json', 'no JSON');
+  server.put('odd/list.json', '{"files": []}');
+  server.put('odd/twice.json', JSON.stringify({ files: Array(2).fill({ path: 'a', bytes: 1 }) }));
+  for (const [model, code, message] of [
+    [[], 'invalid_input', 'no model was given'],
+    ['http://', 'invalid_input', '"http://" is no address'],
+    [['/a.gguf', '/b.gguf', '/c.gguf'], 'invalid_input', '3 addresses were given, and a GGUF model has two'],
+    [['/a.gguf', '/b.bin'], 'invalid_input', 'b.bin: a list of addresses is taken for two .gguf files'],
+    [['/x/a.gguf', '/y/a.gguf'], 'invalid_input', 'both .gguf files are called a.gguf'],
+    ['/wild/odd/manifest.json', 'invalid_model', 'manifest.json: not JSON'],
+    ['/wild/odd/list.json', 'invalid_model', 'manifest.json: lists no files'],
+    ['/wild/odd/twice.json', 'invalid_model', 'manifest.json: lists a twice'],
+  ]) {
+    const failed = await load(page, model);
+    assert.deepEqual([failed.code, failed.message], [code, message]);
+  }
+});
+
+test('a model is looked at without being downloaded', async () => {
+  const { address, path, bytes } = putModel(server, 'look', { bytes: weights(6_000_000) });
+  const found = await look(page, address);
+  assert.equal(found.form, 'converted', JSON.stringify(found));
+  assert.ok(found.download_bytes > bytes.length);
+  const sent = server.asked(path).reduce((sum, entry) => sum + entry.sent, 0);
+  assert.ok(sent > 0 && sent < 10_000, `${sent} bytes`);
+  assert.deepEqual(await stored(page), {});
+  putFolder('look-hf');
+  assert.equal((await look(page, '/wild/look-hf/config.json')).form, 'hugging_face');
+  server.put(path, bytes, { ranges: false });
+  assert.deepEqual(await look(page, address), {
+    code: 'unsupported',
+    message: 'model.gguf: the server sends no parts of files, so it can be looked at only when it is downloaded',
+  });
+  await load(page, address);
+  assert.equal((await look(page, address)).form, 'converted', 'a stored copy is read instead');
+});
+
+/** Chooses files from disk, as a visitor does, and leaves them in `window.files`. */
+async function choose(page, paths) {
+  await page.setContent('<input type="file" multiple>');
+  await page.locator('input').setInputFiles(paths);
+  await page.evaluate(() => (window.files = [...document.querySelector('input').files]));
+}
+
+test('files that are given load without the network; wrong sets are named', async () => {
+  const disk = mkdtempSync(join(tmpdir(), 'imatch-given-'));
+  const file = (name, bytes) => {
+    mkdirSync(join(disk, name, '..'), { recursive: true });
+    writeFileSync(join(disk, name), bytes);
+    return join(disk, name);
+  };
+  const given = async (...paths) => {
+    await choose(page, paths);
+    return load(page, null, { given: true });
+  };
+  const [a, b, notes] = [file('a.gguf', weights(5000)), file('mmproj-a.gguf', weights(6000)), file('notes.txt', 'x')];
+  const before = server.log.length;
+  const pair = await given(a, b, notes);
+  assert.deepEqual([pair.bytes, pair.kept], [11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
+  assert.equal((await look(page, null)).form, 'gguf');
+  assert.equal(
+    (await given(a, b, file('config.json', '{}'))).bytes,
+    11_000,
+    'a configuration beside a pair is not its root',
+  );
+  const body = weights(4000);
+  const entry = { path: 'model.gguf', bytes: 4000, sha256: sha256(body) };
+  const manifest = file('converted/manifest.json', JSON.stringify({ files: [entry] }));
+  const model = file('converted/model.gguf', body);
+  assert.equal((await given(manifest, model)).code, undefined);
+  assert.deepEqual(server.log.slice(before), []);
+
+  for (const [paths, code, message] of [
+    [[a], 'invalid_model', 'a.gguf came alone: a GGUF model has two files, the decoder and the mmproj file'],
+    [
+      [notes],
+      'invalid_model',
+      /^no model among the files given \(notes\.txt\): it takes manifest\.json or config\.json/,
+    ],
+    [[manifest], 'invalid_model', 'model.gguf: part of the model, and not among the files given'],
+    [[manifest, file('short/model.gguf', 'x')], 'integrity', 'model.gguf: 1 bytes, the manifest promises 4000'],
+    [[manifest, file('other/model.gguf', weights(4000, 3))], 'integrity', /^model\.gguf: SHA-256 /],
+    [[file('hf/config.json', '{}')], 'invalid_model', "preprocessor_config.json: not among the model's files"],
+  ]) {
+    const failed = await given(...paths);
+    assert.equal(failed.code, code);
+    if (message instanceof RegExp) assert.match(failed.message, message);
+    else assert.equal(failed.message, message);
+  }
+
+  await choose(page, [a, b]);
+  appendFileSync(a, 'more');
+  const changed = await load(page, null, { given: true });
+  assert.deepEqual(
+    [changed.code, changed.message],
+    ['io', 'a.gguf: the file was changed, moved or removed after it was chosen'],
+  );
+  rmSync(disk, { recursive: true });
+});
+
+test('a folder is taken whole, by its paths', async () => {
+  const found = await page.evaluate(async () => {
+    const { Evaluator } = await import('/imatch.js');
+    const file = (path, content) => {
+      const made = new File([content], path.split('/').at(-1));
+      Object.defineProperty(made, 'webkitRelativePath', { value: path });
+      return made;
+    };
+    const index = JSON.stringify({ weight_map: { a: 'one.safetensors', b: 'two.safetensors' } });
+    const names = ['config.json', 'preprocessor_config.json', 'tokenizer.json', 'one.safetensors', 'two.safetensors'];
+    const files = names.map((name) => file(`qwen/${name}`, '{}'));
+    files.push(file('qwen/model.safetensors.index.json', index), file('qwen/old/config.json', 'another'));
+    const evaluator = await Evaluator.load({ model: files, device: 'cpu' });
+    return { bytes: evaluator.bytes, expected: 10 + index.length };
+  });
+  assert.equal(found.bytes, found.expected);
+});

@@ -1,0 +1,146 @@
+/** From the addresses that name a model to the files that it consists of. */
+import { ImatchError } from '../error';
+import { CONFIG, converted, huggingFace, isGguf, type Contents, type Listed } from '../forms';
+import type { ModelForm } from '../protocol';
+import type { Wanted } from './fetch';
+import { Exchange, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
+
+/** A file of a plan. */
+export interface Planned extends Wanted {
+  /** What the server has now; null where it was not asked, because a digest says more. */
+  readonly version: Version | null;
+}
+
+/** What a model at given addresses consists of. */
+export interface Plan {
+  readonly key: string;
+  readonly addresses: readonly string[];
+  readonly name: string;
+  readonly form: ModelForm;
+  /** Small files, whole. */
+  readonly texts: Readonly<Record<string, string>>;
+  readonly files: readonly Planned[];
+}
+
+/** Longest small file that is read. */
+const MAX_TEXT_BYTES = 8 * 1024 * 1024;
+const GONE: ReadonlySet<number> = new Set([404, 410]);
+const UNKNOWN: Version = { bytes: null, etag: null, modified: null };
+
+export function keyOf(addresses: readonly string[]): string {
+  return [...addresses].sort().join(' ');
+}
+
+/** Asks the servers for a model's small files and for the size and version of those that no digest describes. */
+export async function resolve(addresses: readonly string[], manner: Manner): Promise<Plan> {
+  const first = addresses[0];
+  if (addresses.length === 1 && first !== undefined && !isGguf(new URL(first).pathname)) return folder(first, manner);
+  return pair(addresses, manner);
+}
+
+/** The size and version of a file; null where there is none. */
+export function peek(url: string, manner: Manner): Promise<Version | null> {
+  return insist(manner, async () => {
+    const exchange = await Exchange.open(url, { method: 'HEAD' }, manner);
+    exchange.cancel();
+    const { response } = exchange;
+    if (response.ok) return versionOf(response);
+    if (GONE.has(response.status)) return null;
+    const refusal = refused(url, response);
+    if (refusal instanceof Temporary) throw refusal;
+    // Some servers answer GET only; the download itself will say what is wrong.
+    return UNKNOWN;
+  });
+}
+
+/** A converted model or a Hugging Face folder: everything lies beside the one address. */
+async function folder(address: string, manner: Manner): Promise<Plan> {
+  const own = nameOf(address);
+  const read = async (name: string) => text(beside(address, name), manner);
+  const contents: Contents =
+    own === CONFIG
+      ? await huggingFace((name) => (name === CONFIG ? required(address, manner) : read(name)))
+      : await converted(() => required(address, manner));
+  const files = await Promise.all(
+    contents.files.map((listed) => planned(listed, beside(address, listed.name), manner)),
+  );
+  return { key: keyOf([address]), addresses: [address], name: titleOf(address, contents), ...contents, files };
+}
+
+/** Two .gguf files; which is the decoder is written in them. */
+async function pair(addresses: readonly string[], manner: Manner): Promise<Plan> {
+  const stray = addresses.find((address) => !isGguf(new URL(address).pathname));
+  if (stray !== undefined) throw invalid(`${nameOf(stray)}: a list of addresses is taken for two .gguf files`);
+  const [one, other = await projector(one, manner), ...more] = addresses;
+  if (one === undefined || more.length > 0)
+    throw invalid(`${addresses.length} addresses were given, and a GGUF model has two`);
+  if (nameOf(one) === nameOf(other)) throw invalid(`both .gguf files are called ${nameOf(one)}`);
+  const files = await Promise.all(
+    [one, other].map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
+  );
+  const decoder = files.find(({ name }) => !/mmproj/i.test(name)) ?? files[0];
+  const name = decoder?.name.replace(/\.gguf$/i, '') ?? 'model';
+  return { key: keyOf(addresses), addresses, name, form: 'gguf', texts: {}, files };
+}
+
+/** The mmproj file beside a decoder, under the names that `imatch convert` and llama.cpp's converters give it. */
+async function projector(decoder: string | undefined, manner: Manner): Promise<string> {
+  if (decoder === undefined) throw invalid('no address was given');
+  const name = nameOf(decoder);
+  if (/mmproj/i.test(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
+  const stem = name.replace(/[-.](?:i?q\d\w*|bf16|f16|f32)?\.gguf$/i, '');
+  const types = ['F16', 'f16', 'BF16', 'Q8_0'].flatMap((type) => [
+    `mmproj-${stem}-${type}.gguf`,
+    `mmproj-${type}.gguf`,
+  ]);
+  const candidates = new Set([name.replace(/^model/, 'mmproj'), `mmproj-${name}`, ...types]);
+  candidates.delete(name);
+  for (const candidate of candidates) {
+    const url = beside(decoder, candidate);
+    if ((await peek(url, manner)) !== null) return url;
+  }
+  throw invalid(`${name}: no mmproj file of a known name lies beside it; give both addresses`);
+}
+
+async function planned({ name, bytes, sha256 }: Listed, url: string, manner: Manner): Promise<Planned> {
+  if (sha256 !== null && bytes !== null) return { name, url, bytes, sha256, version: null };
+  const version = await peek(url, manner);
+  if (version === null) throw new ImatchError({ code: 'network', message: `${name}: the server answered 404` });
+  return { name, url, bytes, sha256, version };
+}
+
+async function required(url: string, manner: Manner): Promise<string> {
+  const found = await text(url, manner);
+  if (found === null) throw new ImatchError({ code: 'network', message: `${nameOf(url)}: the server answered 404` });
+  return found;
+}
+
+/** A small file, whole; null where there is none. */
+function text(url: string, manner: Manner): Promise<string | null> {
+  return insist(manner, async () => {
+    const exchange = await Exchange.open(url, {}, manner);
+    try {
+      if (GONE.has(exchange.response.status)) return null;
+      if (!exchange.response.ok) throw refused(url, exchange.response);
+      return new TextDecoder().decode(await exchange.bytes(MAX_TEXT_BYTES));
+    } finally {
+      exchange.cancel();
+    }
+  });
+}
+
+/** The address of a file in the same folder. */
+function beside(address: string, name: string): string {
+  return new URL(name.split('/').map(encodeURIComponent).join('/'), new URL('.', address)).href;
+}
+
+/** What a manifest calls its model, or the folder's own name. */
+function titleOf(address: string, { form, texts }: Contents): string {
+  const name: unknown =
+    form === 'converted' ? (JSON.parse(Object.values(texts)[0] ?? '{}') as { name?: unknown }).name : null;
+  return typeof name === 'string' && name !== '' ? name : nameOf(new URL('.', address).href.replace(/\/$/, ''));
+}
+
+function invalid(message: string): ImatchError {
+  return new ImatchError({ code: 'invalid_input', message });
+}

@@ -1,0 +1,34 @@
+/**
+ * The downloader: all of the network and all of the storage. It never sees a picture, so that its policy may be
+ * wider than the scorer's. One serves the whole page.
+ */
+import { download } from './download/library';
+import { examine } from './download/ranges';
+import { list, recheck, remove, usage } from './download/shelf';
+import { answerReads } from './port';
+import type { DownloaderCalls } from './protocol';
+import { serve } from './worker/jobs';
+
+serve<DownloaderCalls>({
+  download: (origin, { signal, onProgress }) => download(origin, { patience: origin.patience, signal, onProgress }),
+  async examine({ port, ...origin }, { signal }) {
+    const { files, read } = await examine(origin, { patience: origin.patience, signal });
+    answerReads(port, read);
+    return files;
+  },
+  recheck: (origin, { signal }) => recheck(origin, signal),
+  list: () => list(),
+  async remove({ key }) {
+    await remove(key);
+    return null;
+  },
+  usage: () => usage(),
+  policy: ({ script }, { signal }) => hasPolicy(script, signal),
+});
+
+/** Whether the server sends a script with a policy, as the page's own does not bind a worker. */
+async function hasPolicy(script: string, signal: AbortSignal): Promise<boolean> {
+  const response = await fetch(script, { method: 'HEAD', signal }).catch(() => null);
+  const policy = response?.headers.get('Content-Security-Policy') ?? '';
+  return /connect-src 'self'(;|$)/.test(policy);
+}

@@ -1,0 +1,27 @@
+import type { Fit, Inspection } from '../client';
+import { FORMS, megabytes } from '../words';
+import { make } from './dom';
+
+/** What a model is and needs, before it is loaded. */
+export function modelCard(inspection: Inspection, { sentence }: Fit): HTMLElement[] {
+  const { name, architecture, quantization, license, form, download_bytes, gflop, overall } = inspection;
+  const facts: [string, string][] = [
+    ['Kind', `${architecture}, ${quantization}, ${FORMS[form]}`],
+    ['Licence', license ?? 'not stated'],
+    ['Size', `${megabytes(download_bytes)} MB`],
+    [
+      'Work',
+      `${gflop.first_score.toPrecision(2)} GFLOP for the first score, ${gflop.question.toPrecision(2)} a question`,
+    ],
+    ['Overall score', overall === 'levels' ? 'fifteen levels' : 'a yes or no question: not tuned for scores'],
+  ];
+  return [
+    make('h3', { class: 'label' }, name),
+    make(
+      'dl',
+      { class: 'card-facts' },
+      ...facts.flatMap(([term, text]) => [make('dt', {}, term), make('dd', {}, text)]),
+    ),
+    make('p', { class: 'card-fit' }, sentence),
+  ];
+}

@@ -1,0 +1,120 @@
+/** The forms in which a model comes, and the files that each consists of. Knows neither the network nor storage. */
+import { ImatchError } from './error';
+import type { ModelForm, NamedBlob } from './protocol';
+
+/** A file that a model's own lists name. */
+export interface Listed {
+  readonly name: string;
+  readonly bytes: number | null;
+  /** 64 lower-case hexadecimal digits. */
+  readonly sha256: string | null;
+}
+
+/** Reads a small file whole; null where it is not there. */
+export type ReadText = (name: string) => Promise<string | null>;
+
+/** What a model consists of: small files, whole, and those that are to be read in ranges. */
+export interface Contents {
+  readonly form: ModelForm;
+  readonly texts: Readonly<Record<string, string>>;
+  readonly files: readonly Listed[];
+}
+
+export const MANIFEST = 'manifest.json';
+export const CONFIG = 'config.json';
+const PREPROCESSOR = 'preprocessor_config.json';
+const TOKENIZER = 'tokenizer.json';
+const SCORING = 'imatch.json';
+const WEIGHTS = 'model.safetensors';
+const INDEX = 'model.safetensors.index.json';
+
+/** Most files of a model, as the crate's manifest has it. */
+const MAX_FILES = 1000;
+
+/** The files of a converted model, from its manifest: `files`, each with `path`, `bytes` and `sha256`. */
+export async function converted(read: ReadText): Promise<Contents> {
+  const text = await required(read, MANIFEST);
+  const { files } = parsed(text, MANIFEST);
+  if (!Array.isArray(files) || files.length === 0) throw wrong(`${MANIFEST}: lists no files`);
+  if (files.length > MAX_FILES) throw wrong(`${MANIFEST}: lists ${files.length} files, at most ${MAX_FILES} are read`);
+  const listed = files.map(manifestEntry);
+  const twice = listed.find(({ name }, index) => listed.findIndex((other) => other.name === name) !== index);
+  if (twice !== undefined) throw wrong(`${MANIFEST}: lists ${twice.name} twice`);
+  return { form: 'converted', texts: { [MANIFEST]: text }, files: listed };
+}
+
+/** The files of a Hugging Face folder; safetensors are one file, or shards that an index names. */
+export async function huggingFace(read: ReadText): Promise<Contents> {
+  const texts: Record<string, string> = { [CONFIG]: await required(read, CONFIG) };
+  texts[PREPROCESSOR] = await required(read, PREPROCESSOR);
+  for (const name of [SCORING, INDEX]) {
+    const text = await read(name);
+    if (text !== null) texts[name] = text;
+  }
+  const index = texts[INDEX];
+  const weights = index === undefined ? [WEIGHTS] : shards(index);
+  const files = [TOKENIZER, ...weights].map((name) => ({ name, bytes: null, sha256: null }));
+  return { form: 'hugging_face', texts, files };
+}
+
+/** The small files of a model as blobs. */
+export function texts({ texts }: Pick<Contents, 'texts'>): NamedBlob[] {
+  return Object.entries(texts).map(([name, text]) => ({ name, blob: new Blob([text]) }));
+}
+
+/** A name that stays inside the model's folder. */
+export function isInside(name: string): boolean {
+  const parts = name.split('/');
+  return !/[\\?#:]/.test(name) && parts.every((part) => part !== '' && part !== '.' && part !== '..');
+}
+
+export function isGguf(name: string): boolean {
+  return name.toLowerCase().endsWith('.gguf');
+}
+
+function manifestEntry(entry: unknown): Listed {
+  const { path, bytes, sha256 } = (entry ?? {}) as Record<string, unknown>;
+  if (typeof path !== 'string' || typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < 0) {
+    throw wrong(`${MANIFEST}: a file without a path or a size`);
+  }
+  if (!isInside(path)) throw wrong(`${MANIFEST}: the path ${JSON.stringify(path)} leads outside the model's folder`);
+  if (sha256 !== undefined && (typeof sha256 !== 'string' || !/^[0-9a-f]{64}$/.test(sha256))) {
+    throw wrong(`${MANIFEST}: sha256 of ${path} is not 64 lower-case hexadecimal digits`);
+  }
+  return { name: path, bytes, sha256: sha256 ?? null };
+}
+
+/** The values of `weight_map`, each once: the format that `save_pretrained` of transformers writes. */
+function shards(index: string): string[] {
+  const { weight_map: map } = parsed(index, INDEX);
+  const names = new Set(typeof map === 'object' && map !== null ? Object.values(map as object) : []);
+  if (names.size === 0) throw wrong(`${INDEX}: names no shards under weight_map`);
+  if (names.size > MAX_FILES) throw wrong(`${INDEX}: names ${names.size} shards, at most ${MAX_FILES} are read`);
+  return [...names].map((name: unknown) => {
+    if (typeof name !== 'string' || !isInside(name)) {
+      throw wrong(`${INDEX}: the shard ${JSON.stringify(name)} leads outside the model's folder`);
+    }
+    return name;
+  });
+}
+
+async function required(read: ReadText, name: string): Promise<string> {
+  const text = await read(name);
+  if (text === null) throw wrong(`${name}: not among the model's files`);
+  return text;
+}
+
+function parsed(text: string, where: string): Record<string, unknown> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw wrong(`${where}: not JSON`);
+  }
+  if (typeof value !== 'object' || value === null) throw wrong(`${where}: not a JSON object`);
+  return value as Record<string, unknown>;
+}
+
+function wrong(message: string): ImatchError {
+  return new ImatchError({ code: 'invalid_model', message });
+}
