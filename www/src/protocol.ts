@@ -85,6 +85,10 @@ export interface EngineInfo {
   readonly scoring: Readonly<Record<string, unknown>>;
   readonly selftest: { readonly passed: boolean; readonly max_difference: number };
   readonly load_ms: number;
+  /** Bytes of the weights on the device. */
+  readonly device_bytes: number;
+  /** The wasm module's memory, which never shrinks: the most that it held while loading. */
+  readonly heap_bytes: number;
 }
 
 /** What the scorer will run on, found before anything is downloaded for it. */
@@ -236,6 +240,8 @@ export interface ScoreResult {
   readonly elements: readonly ElementScore[];
   readonly device: string;
   readonly timings_ms: Readonly<Record<string, number>>;
+  /** The geometric mean of the elements' scores; null without elements. */
+  readonly elements_geometric_mean: number | null;
   /** The scoring options behind the numbers: a score without its scale and provenance is not a result. */
   readonly scoring: Readonly<Record<string, unknown>>;
 }

@@ -153,6 +153,8 @@ function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: P
   byId('overall-scale', HTMLSpanElement).textContent = `of ${overall.scale[1]}`;
   drawFact('confidence', overall.confidence?.toFixed(2));
   drawFact('probability', overall.probability == null ? undefined : percent(overall.probability));
+  const together = result.elements_geometric_mean;
+  drawFact('together', together == null || elements.length < 2 ? undefined : percent(together));
   byId('levels', LevelChart).show(overall);
   byId('element-table', ElementTable).show(elements);
   byId('provenance', HTMLDListElement).replaceChildren(
@@ -166,30 +168,26 @@ function drawResult(result: ScoreResult, engine: EngineState, { resultTitle }: P
   byId('result', HTMLElement).scrollIntoView({ block: 'nearest' });
 }
 
-function drawFact(name: 'confidence' | 'probability', text: string | undefined): void {
+function drawFact(name: 'confidence' | 'probability' | 'together', text: string | undefined): void {
   byId(`${name}-fact`, HTMLDivElement).hidden = text === undefined;
   byId(name, HTMLElement).textContent = text ?? '';
 }
 
-function provenance({ model, device, timings_ms }: ScoreResult, engine: EngineState): [string, string, string?][] {
+function provenance({ model, device, timings_ms, scoring }: ScoreResult, engine: EngineState): [string, string, string?][] {
   const times = Object.entries(timings_ms).map(([name, ms]) => `${TIMINGS[name] ?? name} ${duration(ms)}`);
+  const { preset } = scoring;
+  const size = engine.phase === 'ready' ? `${megabytes(engine.bytes)} MB, ` : '';
   const rows: [string, string, string?][] = [
     ['Model', `${model.name}, ${model.architecture}`],
-    ['Weights', `${model.quantization}, SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256],
-    ['Device', device.toUpperCase()],
-    ['Time', times.join(' · ')],
+    ['Weights', `${model.quantization}, ${size}SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256],
   ];
+  if (typeof preset === 'string') rows.push(['Read', `${preset}: not tuned on levels, so it is asked yes or no`]);
+  rows.push(['Device', device.toUpperCase()]);
   if (engine.phase === 'ready') {
     const { passed, max_difference } = engine.info.selftest;
-    rows.splice(3, 0, [
-      'Self-test',
-      `${passed ? 'passed' : 'failed'}, largest difference ${max_difference.toExponential(1)}`,
-    ]);
-    rows.splice(1, 1, [
-      'Weights',
-      `${model.quantization}, ${megabytes(engine.bytes)} MB, SHA-256 ${model.sha256.slice(0, 12)}…`,
-      model.sha256,
-    ]);
+    const difference = `largest difference ${max_difference.toExponential(1)}`;
+    rows.push(['Self-test', `${passed ? 'passed' : 'failed'}, ${difference}`]);
   }
+  rows.push(['Time', times.join(' · ')]);
   return rows;
 }
