@@ -1,0 +1,130 @@
+// Models of every form through the real module: a GGUF pair from a local server, a dropped folder, the store; their
+// scores against the command line. Needs IMATCH_BINARY; runs when `real` is among the pages.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { KINDS, launch, serve, visit } from './harness.mjs';
+import { embed, misbehave } from './misbehaving.mjs';
+
+const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+const PICTURE = `${ROOT}tests/golden/qwen3_vl_cases/wide.png`;
+const PROMPT = 'a red cube left of two blue balls';
+const ELEMENTS = ['red cube (color)', 'two blue balls (counting)'];
+/** Files of a pair that gguf-py wrote, with the tower that the two decoders share. */
+const PAIR = ['tied-Q4_K_M.gguf', 'mmproj-F16.gguf'];
+/** Largest difference in probability from the command line. */
+const TOLERANCE = 1e-3;
+
+/** What the command line says about the picture. */
+function native(model) {
+  const args = ['score', '--json', '--model', model, '--image', PICTURE, '--prompt', PROMPT];
+  for (const element of ELEMENTS) args.push('--element', element);
+  return JSON.parse(execFileSync(process.env.IMATCH_BINARY, args, { encoding: 'utf8' }));
+}
+
+function same(got, want, where) {
+  const [low, high] = want.overall.scale;
+  assert.ok(Math.abs(got.overall.score - want.overall.score) / (high - low) <= TOLERANCE, `${where}: overall`);
+  assert.equal(got.elements.length, ELEMENTS.length);
+  for (const [index, { element, score }] of want.elements.entries()) {
+    assert.equal(got.elements[index].element, element);
+    assert.ok(Math.abs(got.elements[index].score - score) <= TOLERANCE, `${where}: ${element}`);
+  }
+  assert.ok(Math.abs(got.elements_geometric_mean - want.elements_geometric_mean) <= TOLERANCE, `${where}: together`);
+  assert.deepEqual(got.scoring, want.scoring, where);
+  assert.deepEqual({ ...got.model, name: '' }, { ...want.model, name: '' }, where);
+}
+
+if (KINDS.includes('real'))
+  describe('models of every form', () => {
+    let browser, site, server;
+    before(async () => {
+      assert.ok(process.env.IMATCH_BINARY, 'IMATCH_BINARY names the command line to compare with');
+      site = await serve('real');
+      server = await misbehave(site);
+      browser = await launch();
+      for (const name of PAIR) server.put(`pair/${name}`, readFileSync(`${ROOT}tests/golden/gguf/${name}`));
+      server.put('picture.png', readFileSync(PICTURE));
+    });
+    after(async () => {
+      await browser?.close();
+      await server?.close();
+      await site?.close();
+    });
+
+    for (const device of ['cpu', 'gpu'])
+      test(`a pair of k-quants by its addresses on the ${device}, then from the store`, { timeout: 300_000 }, async () => {
+        const { page } = await embed(browser, server);
+        const run = async () =>
+          page.evaluate(
+            async ({ device, names, prompt, elements }) => {
+              const { Evaluator, inspect } = await import('/imatch.js');
+              const model = names.map((name) => `/wild/pair/${name}`);
+              const needs = await inspect({ model });
+              const evaluator = await Evaluator.load({ model, device, software: true });
+              const picture = await evaluator.open(await (await fetch('/wild/picture.png')).blob());
+              const result = await picture.score({ prompt, elements });
+              const { info, kept } = evaluator;
+              await evaluator.dispose();
+              return { needs, result, info, kept };
+            },
+            { device, names: PAIR, prompt: PROMPT, elements: ELEMENTS },
+          );
+        const want = native(`${ROOT}tests/golden/gguf/${PAIR[0]}`);
+        const before = server.log.length;
+        const first = await run();
+        same(first.result, want, device);
+        assert.equal(first.kept.kind, 'opfs');
+        assert.equal(first.needs.form, 'gguf');
+        const sizes = PAIR.map((name) => statSync(`${ROOT}tests/golden/gguf/${name}`).size);
+        assert.equal(first.needs.download_bytes, sizes[0] + sizes[1]);
+        assert.ok(first.needs.device_bytes[device] >= first.info.device_bytes);
+        const fetched = server.log.slice(before).filter(({ path }) => path.endsWith('.gguf')).length;
+        assert.ok(fetched >= 2, 'the pair was downloaded');
+        const stored = server.log.length;
+        const second = await run();
+        assert.deepEqual(second.result.elements, first.result.elements);
+        const again = server.log.slice(stored).filter(({ path, method }) => path.endsWith('.gguf') && method === 'GET');
+        assert.deepEqual(again, [], 'the pair came from the store');
+        await page.close();
+      });
+
+    test('a Hugging Face folder that is chosen on the page', { timeout: 300_000 }, async () => {
+      const folder = `${ROOT}tests/golden/qwen3_vl_untied`;
+      const { page, seen, context } = await visit(browser, site.origin, '/?device=cpu');
+      await page.locator('#model-change').click();
+      const files = readdirSync(folder).map((name) => join(folder, name));
+      await page.locator('#model-files').setInputFiles(files);
+      await page.locator('#model-card .button').click();
+      await page.locator('#model-status', { hasText: 'read from your files' }).waitFor();
+      await page.locator('#file').setInputFiles(PICTURE);
+      await page.locator('#prompt').fill(PROMPT);
+      await page.locator('#score').click();
+      await page.locator('#result:visible').waitFor();
+      const want = native(folder);
+      const got = Number(await page.locator('#overall-value').textContent());
+      assert.ok(Math.abs(got - want.overall.score) < 0.006, `${got}, the command line says ${want.overall.score}`);
+      assert.deepEqual(seen.problems, []);
+      await context.close();
+    });
+
+    test('a pair by its address on the page: what it needs is shown before it is fetched', { timeout: 300_000 }, async () => {
+      const { page, seen, context } = await visit(browser, server.origin, '/?device=cpu');
+      await page.locator('#model-change').click();
+      const before = server.log.length;
+      await page.locator('#model-address').fill(PAIR.map((name) => `wild/pair/${name}`).join(' '));
+      await page.keyboard.press('Enter');
+      await page.locator('#model-card .button').waitFor();
+      const asked = server.log.slice(before).filter(({ method }) => method === 'GET');
+      const all = PAIR.reduce((sum, name) => sum + statSync(`${ROOT}tests/golden/gguf/${name}`).size, 0);
+      assert.ok(asked.reduce((sum, { sent }) => sum + sent, 0) < all / 2, 'only headers were fetched');
+      assert.match(await page.locator('#model-card').textContent(), /qwen3_vl, q4_k/);
+      await page.locator('#model-card .button').click();
+      await page.locator('#model-status', { hasText: 'kept in this browser' }).waitFor();
+      assert.deepEqual(seen.problems, []);
+      await context.close();
+    });
+  });
