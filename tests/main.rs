@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod adapter;
+mod catalogue;
 mod cli;
 mod cli_batch;
 mod cli_eval;
