@@ -113,7 +113,7 @@ fn token_ids_are_those_of_transformers() {
     for model in MODELS {
         let (config, image) = configs(model);
         let tokenizer = Tokenizer::from_json(&read(&format!("{model}/tokenizer.json"))).unwrap();
-        let template = ChatTemplate::new(tokenizer, config.tokens).unwrap();
+        let template = ChatTemplate::new(tokenizer, config.family, config.tokens).unwrap();
         for (name, case) in &reference.cases {
             let n_tokens = patches(&reference.file(case), &image).n_tokens(image.merge_size);
             let ids = template.sequence(&case.text, n_tokens).unwrap();

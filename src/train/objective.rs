@@ -12,6 +12,7 @@ use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
+use crate::weights::load::name_part;
 
 /// The model together with what it needs only while it learns.
 #[derive(Module, Debug)]
@@ -76,7 +77,7 @@ impl Learner {
     /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
     /// Of the decoder only the final norm and the words' rows of the embedding table take part.
     pub async fn see(&self, batch: &Batch) -> Result<Tensor<1>> {
-        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
+        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_thw, &()).await?;
         Ok(self
             .auxiliary_loss(features.tokens, batch)
             .unwrap_or_else(|| Tensor::zeros([1], &batch.patches.device())))
@@ -84,7 +85,7 @@ impl Learner {
 
     /// Answers every question of a batch.
     pub async fn answer(&self, batch: &Batch) -> Result<Objective> {
-        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
+        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_thw, &()).await?;
         let [s, t] = batch.size;
         let of = |features: Tensor<3>| features.select(0, batch.items.clone());
         let picture = of(features.tokens.clone());
@@ -180,8 +181,8 @@ struct Search {
 }
 
 impl ModuleVisitor for Search {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.push(name_part(name, container_type).to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -197,7 +198,9 @@ impl ModuleVisitor for Search {
         let value = if matches!(value.dtype(), DType::QFloat(_)) { value.dequantize() } else { value };
         let is_finite: bool = value.is_finite().all().into_scalar();
         if !is_finite {
-            self.found = Some(self.path.join("."));
+            let parts: Vec<&str> =
+                self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+            self.found = Some(parts.join("."));
         }
     }
 }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::bundle::{Bundle, ModelFacts, facts};
 use super::checkpoint::Checkpoint;
 use super::files::{folder_name, read_part};
+use super::hugging_face::{configurations, settle_head};
 use super::layout::expected;
 use super::manifest::{Manifest, Role, verify};
 use super::report::LoadReport;
 use super::source::FileSource;
-use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
 use crate::score::ScoringOptions;
 
@@ -55,8 +55,9 @@ impl Bundle<FileSource> {
             )
             .await;
         }
-        let facts = hugging_face(path).context(place)?;
+        let mut facts = hugging_face(path).context(place)?;
         let checkpoint = Checkpoint::open_folder(path).await.context(place)?;
+        settle_head(&mut facts.config, &checkpoint);
         LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete().context(place)?;
         Self::assemble(folder_name(path), facts, checkpoint).await.context(place)
     }
@@ -128,10 +129,10 @@ fn hugging_face(folder: &Path) -> Result<ModelFacts> {
             "no model folder, it has neither manifest.json nor config.json nor GGUF files",
         ));
     }
-    let config = ModelConfig::from_json(&read_part(folder, "config.json")?).context(|| "config.json")?;
-    let image = ImageConfig::from_json(&read_part(folder, "preprocessor_config.json")?, &config)
-        .context(|| "preprocessor_config.json")?;
+    let config = read_part(folder, "config.json")?;
+    let image = read_part(folder, "preprocessor_config.json")?;
     let tokenizer = read_part(folder, "tokenizer.json")?;
+    let (config, image) = configurations(&config, &image, &tokenizer)?;
     let scoring = if folder.join("imatch.json").is_file() {
         ScoringOptions::from_json(&read_part(folder, "imatch.json")?).context(|| "imatch.json")?
     } else {

@@ -28,6 +28,7 @@ mod folder;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;
+pub mod hugging_face;
 mod kquant;
 pub mod layout;
 pub mod llama_cpp;

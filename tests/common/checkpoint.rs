@@ -120,6 +120,8 @@ pub(crate) struct Path(Vec<(String, bool)>);
 
 impl Path {
     pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        // Which of several towers it is has no part in a name.
+        let name = if container.starts_with("Enum:") { "" } else { name };
         self.0.push((name.to_owned(), container == "Struct:Linear"));
     }
 
@@ -129,7 +131,7 @@ impl Path {
 
     /// The name of the parameter in the checkpoint.
     pub(crate) fn name(&self) -> String {
-        let names = self.0.iter().map(|(name, _)| match name.as_str() {
+        let names = self.0.iter().filter(|(name, _)| !name.is_empty()).map(|(name, _)| match name.as_str() {
             "gamma" => "weight",
             "beta" => "bias",
             name => name,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED};
+use super::{CONTROL, DECODER, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED};
 use crate::config::{ImageConfig, MAX_DEPTH, ModelConfig};
 use crate::error::Context as _;
 use crate::score::ScoringOptions;
@@ -28,9 +28,6 @@ const MERGE: u64 = 2;
 const MAX_ADDED: usize = 1 << 13;
 
 const ARCHITECTURE: &str = "general.architecture";
-
-/// Architecture of the decoder's file.
-const DECODER: &str = "qwen3vl";
 
 /// Architecture of the vision tower's file.
 const TOWER: &str = "clip";
