@@ -128,7 +128,11 @@ fn what_a_model_writes_it_reads_back() {
 fn a_decoder_that_contradicts_itself_is_refused_by_name() {
     let cases: &[(&str, Value, &str)] = &[
         ("/model_type", Value::Null, "model_type is missing"),
-        ("/model_type", json!("qwen2_5_vl"), "model_type is \"qwen2_5_vl\", only qwen3_vl or internvl or internvl_chat is supported"),
+        (
+            "/model_type",
+            json!("qwen2_5_vl"),
+            "model_type is \"qwen2_5_vl\", only qwen3_vl or internvl or internvl_chat is supported",
+        ),
         ("/text_config/model_type", json!("qwen3"), "text_config.model_type"),
         ("/vision_config/model_type", json!("siglip"), "vision_config.model_type"),
         ("/text_config", Value::Null, "text_config is missing"),

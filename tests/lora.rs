@@ -66,9 +66,8 @@ struct Parts {
 }
 
 impl ModuleVisitor for Parts {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        // Which tower it is has no part in a name.
-        self.path.push(if container.starts_with("Enum:") { String::new() } else { name.to_owned() });
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
@@ -76,8 +75,7 @@ impl ModuleVisitor for Parts {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-        let path = path.join(".");
+        let path = self.path.join(".");
         let value = param.val();
         let is_packed = matches!(value.dtype(), DeviceDType::QFloat(_));
         self.packed += usize::from(is_packed);

@@ -18,6 +18,8 @@ mod gguf_pair;
 mod grounding;
 mod hostile_weights;
 mod image;
+mod internvl;
+mod internvl_files;
 mod kquants;
 mod learner;
 mod lora;

@@ -282,7 +282,8 @@ fn malformed_tokenizers_are_errors() {
 fn a_template_without_its_tokens_is_an_error() {
     let tokens = vision_tokens(&tokenizer("last"));
     let missing = changed(|value| value["added_tokens"].as_array_mut().unwrap().truncate(2));
-    let missing = failure(ChatTemplate::new(Tokenizer::from_json(&missing).unwrap(), Family::Qwen3Vl, tokens));
+    let missing =
+        failure(ChatTemplate::new(Tokenizer::from_json(&missing).unwrap(), Family::Qwen3Vl, tokens));
     assert_eq!(missing, (Kind::Model, "tokenizer has no added token \"<|im_end|>\"".into()));
     let other = VisionTokens { image: 7, ..tokens };
     let disagreeing = failure(ChatTemplate::new(tokenizer("last"), Family::Qwen3Vl, other));

@@ -49,7 +49,8 @@ impl Family {
         let model_type = root.text("model_type")?.ok_or_else(|| root.missing("model_type"))?;
         let named = Self::ALL.into_iter().find(|family| family.files().model_types.contains(&model_type));
         named.ok_or_else(|| {
-            let known: Vec<&str> = Self::ALL.iter().flat_map(|family| family.files().model_types).copied().collect();
+            let known: Vec<&str> =
+                Self::ALL.iter().flat_map(|family| family.files().model_types).copied().collect();
             root.unsupported("model_type", &known, &Value::from(model_type))
         })
     }

@@ -68,11 +68,9 @@ impl ModelConfig {
             )));
         }
         let VisionTokens { image, start, end, .. } = self.tokens;
-        for (key, id) in [
-            ("image_token_id", Some(image)),
-            ("vision_start_token_id", start),
-            ("vision_end_token_id", end),
-        ] {
+        for (key, id) in
+            [("image_token_id", Some(image)), ("vision_start_token_id", start), ("vision_end_token_id", end)]
+        {
             if let Some(id) = id.filter(|id| *id as usize >= text.vocab_size) {
                 let size = text.vocab_size;
                 return Err(Error::model(format!(

@@ -24,6 +24,7 @@ mod observer;
 mod positions;
 mod qwen3_vl;
 mod rope;
+mod tower;
 mod vision;
 
 pub use attention::HIDDEN;
@@ -33,7 +34,8 @@ pub use linear::Linear;
 pub use observer::{Observer, Phase, Stage};
 pub use positions::{causal_mask, token_positions};
 pub use rope::Rotary;
-pub use vision::{VisionFeatures, VisionTower};
+pub use tower::VisionTower;
+pub use vision::VisionFeatures;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -54,10 +56,7 @@ pub struct VisionLanguageModel {
 impl VisionLanguageModel {
     /// A model of random parameters that come to life when first used.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
-        Self {
-            visual: VisionTower::new(config, device),
-            language_model: Decoder::new(&config.text, device),
-        }
+        Self { visual: VisionTower::new(config, device), language_model: Decoder::new(&config.text, device) }
     }
 }
 

@@ -7,11 +7,7 @@ use crate::config::{Family, ModelConfig};
 /// position of the token after the last.
 ///
 /// Text advances all three axes by one a token. How a picture does is its family's business.
-pub fn token_positions(
-    ids: &[u32],
-    config: &ModelConfig,
-    grid_thw: [usize; 3],
-) -> (Vec<[usize; 3]>, usize) {
+pub fn token_positions(ids: &[u32], config: &ModelConfig, grid_thw: [usize; 3]) -> (Vec<[usize; 3]>, usize) {
     match config.family {
         Family::Qwen3Vl => {
             let merged = [1, 2].map(|axis| grid_thw[axis] / config.vision.spatial_merge_size);

@@ -1,4 +1,4 @@
-//! Vision towers: patches to features, a tower a family, made of the parts below.
+//! Vision towers: patches to features. Each family has its own, made of the parts below.
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
@@ -11,18 +11,9 @@ use super::linear::Linear;
 use super::observer::Observer;
 use super::qwen3_vl::Qwen3VlTower;
 use super::rope::Rotary;
+use super::tower::{VisionTower, each};
 use crate::config::{Family, ModelConfig, VisionConfig};
 use crate::error::Result;
-
-/// The vision tower of one of the families.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "there is one tower a model")]
-pub enum VisionTower {
-    /// Of Qwen3-VL.
-    Qwen3Vl(Qwen3VlTower),
-    /// Of `InternVL`.
-    InternVl(InternVlTower),
-}
 
 /// What the decoder sees of a picture.
 #[derive(Debug, Clone)]
@@ -53,10 +44,7 @@ impl VisionTower {
         grid_thw: [usize; 3],
         observer: &impl Observer,
     ) -> Result<VisionFeatures> {
-        match self {
-            Self::Qwen3Vl(tower) => tower.forward(patches, grid_thw, observer).await,
-            Self::InternVl(tower) => tower.forward(patches, grid_thw, observer).await,
-        }
+        each!(self, tower => tower.forward(patches, grid_thw, observer).await)
     }
 }
 

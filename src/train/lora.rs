@@ -16,7 +16,6 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::adapter::adaptable;
 use crate::weights::device::linear;
-use crate::weights::load::name_part;
 use crate::weights::names::{HEAD, to_module};
 use crate::weights::quant::quantise;
 use crate::weights::{Adapter, DType, Factors, PeftConfig, Targets, TensorInfo};
@@ -288,8 +287,8 @@ struct Found {
 }
 
 impl ModuleVisitor for Found {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.push(name_part(name, container_type).to_owned());
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -297,7 +296,7 @@ impl ModuleVisitor for Found {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path: Vec<&str> = self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         let [weight @ .., "lora", which] = path.as_slice() else { return };
         let is_head = weight == ["lm_head"];
         let name = match weight {

@@ -12,7 +12,6 @@ use super::init::{frequencies, like_with_like};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::model::{DecoderInput, Linear, VisionLanguageModel};
-use crate::weights::load::name_part;
 
 /// The model together with what it needs only while it learns.
 #[derive(Module, Debug)]
@@ -181,8 +180,8 @@ struct Search {
 }
 
 impl ModuleVisitor for Search {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.push(name_part(name, container_type).to_owned());
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -198,9 +197,7 @@ impl ModuleVisitor for Search {
         let value = if matches!(value.dtype(), DType::QFloat(_)) { value.dequantize() } else { value };
         let is_finite: bool = value.is_finite().all().into_scalar();
         if !is_finite {
-            let parts: Vec<&str> =
-                self.path.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-            self.found = Some(parts.join("."));
+            self.found = Some(self.path.join("."));
         }
     }
 }

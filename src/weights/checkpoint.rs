@@ -196,7 +196,12 @@ impl<S: ByteSource> Checkpoint<S> {
                 Some(taps) => names::from_gguf(&tensor.name, taps),
                 None => names::from_hf(&tensor.name),
             };
-            let Place { name, piece } = place.unwrap_or_else(|| Place { name: tensor.name.clone(), piece: 0 });
+            let Place { name, piece } =
+                place.unwrap_or_else(|| Place { name: tensor.name.clone(), piece: 0 });
+            if taps.is_some() && name == PATCH_EMBEDDING && tensor.shape.len() != 4 {
+                let error = uneven_frames(&tensor);
+                return Err(error).context(|| self.files[file].0.clone());
+            }
             let shown_name = shown(&name);
             let earlier = places.entry(name).or_default().insert(piece, (file, tensor));
             if let Some((earlier, _)) = earlier {
@@ -246,7 +251,8 @@ fn entry(name: &str, pieces: Pieces) -> Result<Entry> {
 /// Rows of one matrix, or parts of one vector, that lie apart.
 fn stacked(name: &str, pieces: Vec<(usize, TensorInfo)>) -> Result<Entry> {
     let first = &pieces[0].1;
-    let other = |piece: &TensorInfo| piece.dtype != first.dtype || piece.shape.get(1..) != first.shape.get(1..);
+    let other =
+        |piece: &TensorInfo| piece.dtype != first.dtype || piece.shape.get(1..) != first.shape.get(1..);
     if let Some((_, piece)) = pieces.iter().find(|(_, piece)| other(piece) || piece.shape.is_empty()) {
         return Err(Error::model(format!(
             "{} is {:?} as {}, expected rows like those of {}, which is {:?} as {}",
@@ -327,16 +333,21 @@ fn flat(shape: &[usize]) -> Vec<usize> {
 /// Frames `[D, C, ph, pw]` as the one matrix `[D, C * T * ph * pw]`.
 fn patch_embedding(pieces: Vec<(usize, TensorInfo)>) -> Result<Entry> {
     let first = &pieces[0].1;
-    if first.shape.len() != 4 || pieces.iter().any(|(_, p)| p.shape != first.shape || p.dtype != first.dtype) {
-        return Err(Error::model(format!(
-            "v.patch_embd.weight is {:?} as {}, expected 4 dimensions and the same for each frame",
-            first.shape, first.dtype
-        )));
+    if first.shape.len() != 4 || pieces.iter().any(|(_, p)| p.shape != first.shape || p.dtype != first.dtype)
+    {
+        return Err(uneven_frames(first));
     }
     let mut shape = flat(&first.shape);
     shape[1] = shape[1].saturating_mul(pieces.len());
     let info = TensorInfo { offset: first.offset, ..TensorInfo::new(PATCH_EMBEDDING, first.dtype, shape)? };
     Ok(Entry { info, pieces })
+}
+
+fn uneven_frames(first: &TensorInfo) -> Error {
+    Error::model(format!(
+        "v.patch_embd.weight is {:?} as {}, expected 4 dimensions and the same for each frame",
+        first.shape, first.dtype
+    ))
 }
 
 /// Frames `[D * C, ph * pw]` to `[D * C, T, ph * pw]`.

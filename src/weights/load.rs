@@ -51,15 +51,9 @@ struct Expected {
     values: bool,
 }
 
-/// What a module adds to the names of its parameters: nothing where it is one of several kinds.
-pub fn name_part<'a>(name: &'a str, container_type: &str) -> &'a str {
-    if container_type.starts_with("Enum:") { "" } else { name }
-}
-
 /// The checkpoint's name of a parameter: norms call their scale and shift `gamma` and `beta` here.
 fn checkpoint_name<'a>(path: impl Iterator<Item = &'a str>) -> String {
     let name: Vec<&str> = path
-        .filter(|part| !part.is_empty())
         .map(|part| match part {
             "gamma" => "weight",
             "beta" => "bias",
@@ -71,8 +65,7 @@ fn checkpoint_name<'a>(path: impl Iterator<Item = &'a str>) -> String {
 
 impl ModuleVisitor for Expected {
     fn enter_module(&mut self, name: &str, container_type: &str) {
-        let part = name_part(name, container_type);
-        self.path.push((part.to_owned(), container_type == "Struct:Linear"));
+        self.path.push((name.to_owned(), container_type == "Struct:Linear"));
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
@@ -111,8 +104,8 @@ struct Fill {
 }
 
 impl ModuleMapper for Fill {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.push(name_part(name, container_type).to_owned());
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {

@@ -35,9 +35,18 @@ pub(super) const ALIASES: [Alias; 30] = [
     alias("vision_tower.encoder.layer.{}.layernorm_after", "visual.blocks.{}.norm2"),
     alias("vision_tower.encoder.layer.{}.lambda_1", "visual.blocks.{}.ls1"),
     alias("vision_tower.encoder.layer.{}.lambda_2", "visual.blocks.{}.ls2"),
-    Alias { piece: 0, ..alias("vision_tower.encoder.layer.{}.attention.q_proj", "visual.blocks.{}.attn.qkv") },
-    Alias { piece: 1, ..alias("vision_tower.encoder.layer.{}.attention.k_proj", "visual.blocks.{}.attn.qkv") },
-    Alias { piece: 2, ..alias("vision_tower.encoder.layer.{}.attention.v_proj", "visual.blocks.{}.attn.qkv") },
+    Alias {
+        piece: 0,
+        ..alias("vision_tower.encoder.layer.{}.attention.q_proj", "visual.blocks.{}.attn.qkv")
+    },
+    Alias {
+        piece: 1,
+        ..alias("vision_tower.encoder.layer.{}.attention.k_proj", "visual.blocks.{}.attn.qkv")
+    },
+    Alias {
+        piece: 2,
+        ..alias("vision_tower.encoder.layer.{}.attention.v_proj", "visual.blocks.{}.attn.qkv")
+    },
     alias("vision_tower.encoder.layer.{}.attention.projection_layer", "visual.blocks.{}.attn.proj"),
     alias("vision_tower.encoder.layer.{}.mlp.fc1", "visual.blocks.{}.mlp.linear_fc1"),
     alias("vision_tower.encoder.layer.{}.mlp.fc2", "visual.blocks.{}.mlp.linear_fc2"),

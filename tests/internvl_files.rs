@@ -1,0 +1,437 @@
+//! InternVL's files: configurations and what is refused in them, both layouts of weights, conversion.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::Device;
+use imatch::config::{Family, Geometry, ImageConfig, ModelConfig, Tiles};
+use imatch::engine::{Engine, Place};
+use imatch::error::{Kind, Result};
+use imatch::image::decode::{DecodeLimits, decode};
+use imatch::score::ScoreResult;
+use imatch::text::{OverallKind, Request};
+use imatch::train::Learner;
+use imatch::weights::names::{self, Part, Place as TensorPlace};
+use imatch::weights::quant::decode_f32;
+use imatch::weights::{
+    Adapter, Bundle, Checkpoint, ConvertJob, ConvertReport, DType, FileSource, MemorySource, ModelFacts,
+    convert, layout, safetensors,
+};
+use pollster::block_on;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::{arrays, golden};
+
+const FOLDERS: [&str; 3] = ["internvl_qwen2", "internvl_qwen2_original", "internvl_qwen3"];
+
+fn json_of(path: &str) -> Value {
+    serde_json::from_slice(&fs::read(golden(path)).unwrap()).unwrap()
+}
+
+/// `value` with `pointer` set, or removed where `new` is null.
+fn with(mut value: Value, pointer: &str, new: Value) -> Value {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    let object = value.pointer_mut(parent).and_then(Value::as_object_mut).unwrap();
+    if new.is_null() {
+        object.shift_remove(key)
+    } else {
+        object.insert(key.to_owned(), new)
+    };
+    value
+}
+
+/// The configuration where the tokenizer knows `<IMG_CONTEXT>` as 496.
+fn read(value: &Value) -> Result<ModelConfig> {
+    ModelConfig::with_added_tokens(value.to_string().as_bytes(), |token| {
+        Ok((token == "<IMG_CONTEXT>").then_some(496))
+    })
+}
+
+fn read_image(value: &Value, model: &ModelConfig) -> Result<ImageConfig> {
+    ImageConfig::from_json(value.to_string().as_bytes(), model)
+}
+
+fn facts(path: &Path) -> ModelFacts {
+    block_on(ModelFacts::open(path)).unwrap()
+}
+
+fn bundle(path: &Path) -> Bundle<FileSource> {
+    block_on(Bundle::open(path)).unwrap()
+}
+
+fn values(checkpoint: &Checkpoint<FileSource>, name: &str) -> Vec<f32> {
+    let (info, bytes) = block_on(checkpoint.read(name)).unwrap();
+    decode_f32(&info, &bytes).unwrap()
+}
+
+fn scores(path: &Path) -> ScoreResult {
+    let mut bundle = bundle(path);
+    bundle.facts.scoring = bundle.facts.scoring.with_overall(OverallKind::YesNo);
+    let engine = block_on(Engine::load(bundle, Place::cpu(), async |_, _| Ok(()))).unwrap();
+    let bytes = fs::read(golden("qwen3_vl_cases/wide.png")).unwrap();
+    let picture = decode(&bytes, &DecodeLimits::default()).unwrap();
+    let elements = ["red cube (object)".to_owned(), "12 balls (counting)".to_owned()];
+    let request = Request::new("A café sign, it's NIGHT", &elements, None).unwrap();
+    let mut session = block_on(engine.open(&picture, &())).unwrap();
+    block_on(session.score(&request, &())).unwrap()
+}
+
+#[track_caller]
+fn assert_equal_scores(got: &ScoreResult, want: &ScoreResult) {
+    assert_eq!(got.overall.score.to_bits(), want.overall.score.to_bits());
+    for (got, want) in got.elements.iter().zip(&want.elements) {
+        assert_eq!(got.score.to_bits(), want.score.to_bits(), "{}", got.element);
+    }
+    assert_eq!(got.model.architecture, "internvl");
+}
+
+#[test]
+fn configurations_are_read_number_by_number() {
+    let config = read(&json_of("internvl_qwen2/config.json")).unwrap();
+    assert_eq!((config.family, config.architecture.as_str()), (Family::InternVl, "internvl"));
+    let vision = &config.vision;
+    assert_eq!((vision.depth, vision.hidden_size, vision.num_heads), (3, 32, 2));
+    assert_eq!((vision.intermediate_size, vision.patch_size, vision.temporal_patch_size), (72, 4, 1));
+    assert_eq!((vision.spatial_merge_size, vision.num_position_embeddings), (2, 37));
+    assert_eq!((vision.out_hidden_size, vision.attention_bias, vision.layer_norm_eps), (48, true, 1e-6));
+    let text = &config.text;
+    assert_eq!((text.vocab_size, text.hidden_size, text.head_dim), (512, 48, 8));
+    assert_eq!((text.attention_bias, text.qk_norm), (true, false));
+    assert_eq!((text.rope_theta, text.mrope_section, text.max_position_embeddings), (1e6, [4, 0, 0], 4096));
+    assert_eq!((config.tokens.image, config.tokens.start), (496, None));
+
+    let config = read(&json_of("internvl_qwen3/config.json")).unwrap();
+    assert_eq!((config.vision.attention_bias, config.vision.layer_norm_eps), (false, 1e-4));
+    let text = &config.text;
+    assert_eq!((text.attention_bias, text.qk_norm, text.head_dim), (false, true, 16));
+    assert_eq!((text.rope_theta, text.mrope_section), (1e4, [8, 0, 0]));
+    assert!(text.tie_word_embeddings);
+}
+
+#[test]
+fn what_a_model_writes_it_reads_back() {
+    for folder in FOLDERS {
+        let facts = facts(&golden(folder));
+        let config = read(&facts.config.to_json()).unwrap();
+        assert_eq!(config, ModelConfig { tiles: None, ..facts.config }, "{folder}");
+        assert_eq!(read_image(&facts.image.to_json(), &config).unwrap(), facts.image, "{folder}");
+    }
+}
+
+#[test]
+fn both_layouts_are_the_same_model() {
+    let [hf, original] = ["internvl_qwen2", "internvl_qwen2_original"].map(golden);
+    let (hf_bundle, original_bundle) = (bundle(&hf), bundle(&original));
+    let config = &hf_bundle.facts.config;
+    assert!(!config.text.tie_word_embeddings, "the head is in the file, whatever the configuration says");
+    assert_eq!(original_bundle.facts.config.to_json(), config.to_json());
+    assert_eq!(original_bundle.facts.image, hf_bundle.facts.image);
+    for (name, shape) in layout::expected(config) {
+        assert_eq!(hf_bundle.checkpoint.info(&name).unwrap().shape, shape, "{name}");
+        assert_eq!(original_bundle.checkpoint.info(&name).unwrap().shape, shape, "{name}");
+        assert!(
+            values(&original_bundle.checkpoint, &name) == values(&hf_bundle.checkpoint, &name),
+            "{name} differs"
+        );
+    }
+    assert_equal_scores(&scores(&original), &scores(&hf));
+}
+
+#[test]
+fn no_tensor_of_the_folders_is_left_over() {
+    for folder in FOLDERS.map(golden) {
+        let bundle = bundle(&folder);
+        let expected = layout::expected(&bundle.facts.config);
+        assert_eq!(bundle.checkpoint.tensors().count(), expected.len(), "{}", folder.display());
+    }
+}
+
+#[test]
+fn a_configuration_that_contradicts_itself_is_refused_by_name() {
+    let cases: &[(&str, Value, &str)] = &[
+        (
+            "/text_config/model_type",
+            json!("llama"),
+            "text_config.model_type is \"llama\", only qwen2 or qwen3",
+        ),
+        ("/text_config/model_type", Value::Null, "text_config.model_type is missing"),
+        ("/text_config", Value::Null, "text_config is missing"),
+        ("/text_config/use_sliding_window", json!(true), "text_config.use_sliding_window is true"),
+        (
+            "/text_config/layer_types",
+            json!(["full_attention", "sliding_attention"]),
+            "text_config.layer_types",
+        ),
+        (
+            "/text_config/num_attention_heads",
+            json!(5),
+            "hidden_size is 48, expected a multiple of num_attention_heads",
+        ),
+        (
+            "/text_config/rope_scaling/rope_type",
+            json!("yarn"),
+            "text_config.rope_scaling.rope_type is \"yarn\"",
+        ),
+        ("/text_config/rope_theta", Value::Null, "text_config.rope_theta is missing"),
+        ("/text_config/hidden_act", json!("gelu"), "text_config.hidden_act is \"gelu\""),
+        ("/text_config/vocab_size", json!(490), "image_token_id is 496, past text_config.vocab_size"),
+        (
+            "/vision_config/norm_type",
+            json!("rms_norm"),
+            "vision_config.norm_type is \"rms_norm\", only layer_norm",
+        ),
+        ("/vision_config/use_qk_norm", json!(true), "vision_config.use_qk_norm is true"),
+        ("/vision_config/use_mean_pooling", json!(false), "vision_config.use_mean_pooling is false"),
+        (
+            "/vision_config/use_absolute_position_embeddings",
+            json!(false),
+            "vision_config.use_absolute_position_embeddings is false",
+        ),
+        ("/vision_config/hidden_act", json!("gelu_pytorch_tanh"), "vision_config.hidden_act"),
+        (
+            "/vision_config/num_attention_heads",
+            json!(3),
+            "vision_config.hidden_size is 32, expected a multiple",
+        ),
+        (
+            "/vision_config/image_size",
+            json!([24, 28]),
+            "vision_config.image_size is [24,28], expected equal sides",
+        ),
+        (
+            "/vision_config/image_size",
+            json!([28, 28]),
+            "vision_config.image_size is 28, expected a multiple of patch_size",
+        ),
+        ("/vision_config/image_size", json!([32, 32]), "image_seq_length is 9, but a tile"),
+        ("/vision_config/patch_size", json!([0, 0]), "vision_config.patch_size is [0,0]"),
+        ("/vision_config/num_channels", json!(1), "vision_config.num_channels is 1"),
+        ("/downsample_ratio", json!(0.4), "downsample_ratio is 0.4"),
+        ("/image_seq_length", json!(256), "image_seq_length is 256"),
+        ("/projector_hidden_act", json!("silu"), "projector_hidden_act is \"silu\""),
+        ("/vision_feature_layer", json!(-2), "vision_feature_layer is -2, only -1 is supported"),
+        ("/vision_feature_select_strategy", json!("full"), "vision_feature_select_strategy is \"full\""),
+        ("/quantization_config", json!({"bits": 4}), "quantization_config"),
+        ("/model_type", json!("internvl_flash"), "only qwen3_vl or internvl or internvl_chat is supported"),
+    ];
+    refused("internvl_qwen2/config.json", cases);
+    let qwen3: &[(&str, Value, &str)] = &[
+        ("/text_config/attention_bias", json!(true), "text_config.attention_bias is true"),
+        ("/text_config/head_dim", json!(15), "text_config.head_dim is 15, expected an even number"),
+    ];
+    refused("internvl_qwen3/config.json", qwen3);
+    let original: &[(&str, Value, &str)] = &[
+        ("/llm_config", Value::Null, "llm_config is missing"),
+        ("/llm_config/model_type", json!("internlm2"), "llm_config.model_type is \"internlm2\""),
+        ("/llm_config/num_key_value_heads", json!(4), "llm_config.num_attention_heads is 6"),
+        ("/ps_version", json!("v1"), "ps_version is \"v1\", only v2 is supported"),
+        ("/ps_version", Value::Null, "ps_version is missing"),
+        ("/select_layer", json!(-4), "select_layer is -4"),
+        ("/pad2square", json!(true), "pad2square is true"),
+        ("/force_image_size", json!(48), "force_image_size is 48, but vision_config.image_size is 24"),
+        ("/min_dynamic_patch", json!(7), "min_dynamic_patch is 7, above max_dynamic_patch, which is 6"),
+        ("/vision_config/qk_normalization", json!(true), "vision_config.qk_normalization is true"),
+        ("/vision_config/qk_normalization", Value::Null, "vision_config.qk_normalization is missing"),
+        ("/vision_config/norm_type", Value::Null, "vision_config.norm_type is missing"),
+    ];
+    refused("internvl_qwen2_original/config.json", original);
+}
+
+/// Each change of a configuration must end in a sentence that holds the given words.
+#[track_caller]
+fn refused(file: &str, cases: &[(&str, Value, &str)]) {
+    read(&json_of(file)).unwrap();
+    for (pointer, new, expected) in cases {
+        let error =
+            read(&with(json_of(file), pointer, new.clone())).map(|_| ()).expect_err(pointer).to_string();
+        assert!(error.contains(expected), "{pointer} = {new}: {error}");
+        assert!(!error.contains('\n') && !error.ends_with('.'), "{error}");
+    }
+}
+
+#[test]
+fn the_placeholder_comes_from_the_tokenizer_where_the_file_has_none() {
+    let original = json_of("internvl_qwen2_original/config.json");
+    let error = ModelConfig::from_json(original.to_string().as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("image_token_id is missing"), "{error}");
+    assert_eq!(facts(&golden("internvl_qwen2_original")).config.tokens.image, 496);
+}
+
+#[test]
+fn tiles_are_read_in_both_forms() {
+    let tiles = Tiles { side: 24, min_tiles: 1, max_tiles: 6, thumbnail: true };
+    for folder in ["internvl_qwen2", "internvl_qwen2_original"] {
+        let image = facts(&golden(folder)).image;
+        assert_eq!(image.geometry, Geometry::Tiled(tiles), "{folder}");
+        assert_eq!((image.mean, image.std), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]));
+    }
+    let original = json_of("internvl_qwen2_original/config.json");
+    let fixed = read(&with(original.clone(), "/dynamic_image_size", json!(false))).unwrap().tiles.unwrap();
+    assert_eq!((fixed.min_tiles, fixed.max_tiles), (1, 1));
+    let bare = with(with(original, "/use_thumbnail", Value::Null), "/max_dynamic_patch", Value::Null);
+    let bare = read(&bare).unwrap().tiles.unwrap();
+    assert_eq!((bare.thumbnail, bare.max_tiles), (false, 6));
+
+    let model = read(&json_of("internvl_qwen2/config.json")).unwrap();
+    let preprocessor = json_of("internvl_qwen2/preprocessor_config.json");
+    let absent = with(with(preprocessor.clone(), "/min_patches", Value::Null), "/max_patches", Value::Null);
+    let absent = read_image(&absent, &model).unwrap().geometry;
+    assert_eq!(absent, Geometry::Tiled(Tiles { max_tiles: 12, ..tiles }));
+    let cases: &[(&str, Value, &str)] = &[
+        (
+            "/size",
+            json!({"height": 448, "width": 448}),
+            "size is 448, but the model's vision_config.image_size is 24",
+        ),
+        ("/size", json!({"height": 24, "width": 32}), "size is 32, but"),
+        ("/size", Value::Null, "size is missing"),
+        ("/min_patches", json!(9), "min_patches is 9, above max_patches, which is 6"),
+        ("/max_patches", json!(100_000), "max_patches is 100000"),
+        ("/image_processor_type", json!("Qwen2VLImageProcessor"), "image_processor_type"),
+        ("/image_processor_type", json!("CLIPImageProcessor"), "image_processor_type"),
+        ("/do_resize", json!(false), "do_resize is false"),
+        ("/image_mean", Value::Null, "image_mean is missing"),
+    ];
+    for (pointer, new, expected) in cases {
+        let value = with(preprocessor.clone(), pointer, new.clone());
+        let error = read_image(&value, &model).map(|_| ()).expect_err(pointer).to_string();
+        assert!(error.contains(expected), "{pointer} = {new}: {error}");
+    }
+}
+
+#[test]
+fn names_go_to_gguf_and_back() {
+    for folder in ["internvl_qwen2", "internvl_qwen3"] {
+        let mut seen = std::collections::HashSet::new();
+        for (name, _) in layout::expected(&facts(&golden(folder)).config) {
+            let stored = names::to_gguf(&name, Family::InternVl, &[]);
+            assert_eq!(stored.len(), if name.contains("attn.qkv") { 3 } else { 1 }, "{name}");
+            for (piece, stored) in stored.into_iter().enumerate() {
+                let place = TensorPlace { name: name.clone(), piece };
+                assert_eq!(names::from_gguf(&stored.name, &[]), Some(place), "{}", stored.name);
+                assert_eq!(stored.part == Part::Vision, name.starts_with("visual."), "{name}");
+                assert!(seen.insert(stored.name));
+            }
+        }
+    }
+    for other in ["vision_tower.encoder.layer.01.lambda_1", "vision_tower.layernorm.weight", "mlp1.2.weight"]
+    {
+        assert_eq!(names::from_hf(other), None, "{other}");
+    }
+}
+
+fn converted(model: &Path, quant: DType) -> (TempDir, ConvertReport) {
+    let out = TempDir::new().unwrap();
+    let job = ConvertJob { model_dir: model.into(), quant, out_dir: out.path().into(), adapter: None };
+    let report = block_on(convert(job)).unwrap();
+    (out, report)
+}
+
+#[test]
+fn a_converted_folder_is_the_same_model() {
+    for folder in FOLDERS.map(golden) {
+        let (out, report) = converted(&folder, DType::F32);
+        assert!(report.load.is_complete() && report.load.unused.is_empty() && report.fallbacks.is_empty());
+        let (from, to) = (bundle(&folder), bundle(out.path()));
+        assert_eq!(to.facts.config.to_json(), from.facts.config.to_json());
+        assert_eq!(to.facts.image, from.facts.image);
+        for (name, _) in layout::expected(&from.facts.config) {
+            assert!(values(&from.checkpoint, &name) == values(&to.checkpoint, &name), "{name}");
+        }
+        assert_equal_scores(&scores(out.path()), &scores(&folder));
+    }
+}
+
+#[test]
+fn quantised_weights_score_nearly_as_the_folder() {
+    for (folder, quant) in FOLDERS.map(golden).iter().zip([DType::Q8_0, DType::Q4_0, DType::Q8_0]) {
+        let (out, _) = converted(folder, quant);
+        let (got, want) = (scores(out.path()), scores(folder));
+        assert!((got.overall.score - want.overall.score).abs() < 0.25, "{quant}: {}", got.overall.score);
+        assert_ne!(got.overall.score.to_bits(), want.overall.score.to_bits(), "nothing was quantised");
+    }
+}
+
+#[test]
+fn other_tools_find_the_metadata_they_look_for() {
+    for (folder, architecture) in [("internvl_qwen2", "qwen2"), ("internvl_qwen3", "qwen3")] {
+        let (out, _) = converted(&golden(folder), DType::F16);
+        let bundle = bundle(out.path());
+        let [text, vision] = bundle.checkpoint.metadata() else { panic!("two files") };
+        assert_eq!(text["general.architecture"].as_str(), Some(architecture));
+        let layers = bundle.facts.config.text.num_hidden_layers as u64;
+        assert_eq!(text[&format!("{architecture}.block_count")].as_u64(), Some(layers));
+        assert!(!text.keys().any(|key| key.contains("dimension_sections") || key.contains("deepstack")));
+        assert_eq!(vision["clip.projector_type"].as_str(), Some("internvl"));
+        assert_eq!(vision["clip.vision.projector.scale_factor"].as_u64(), Some(2));
+        let side = bundle.facts.config.vision.patch_size as u64 * if architecture == "qwen2" { 6 } else { 4 };
+        assert_eq!(vision["clip.vision.image_size"].as_u64(), Some(side));
+        assert_eq!(vision["clip.vision.preproc_min_tiles"].as_u64(), Some(1));
+        // Without the manifest there is nothing that says how pictures are cut.
+        let pair = TempDir::new().unwrap();
+        for file in fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "gguf") {
+                fs::copy(&file, pair.path().join(file.file_name().unwrap())).unwrap();
+            }
+        }
+        let error = block_on(ModelFacts::open(pair.path())).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains("no GGUF file of architecture qwen3vl"), "{error}");
+    }
+}
+
+/// The tensors of a folder as bytes of a file, after a change.
+fn changed(folder: &str, change: impl Fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> Result<()> {
+    let tensors = arrays(&format!("{folder}/model.safetensors"));
+    let mut tensors = tensors.into_iter().map(|(name, array)| (name, array.shape, array.data)).collect();
+    change(&mut tensors);
+    let bytes = tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), values.as_slice()));
+    let source = MemorySource(safetensors::write_f32(bytes).unwrap());
+    let checkpoint = block_on(Checkpoint::open(vec![("model.safetensors".to_owned(), source)]))?;
+    let expected = layout::expected(&facts(&golden(folder)).config);
+    imatch::weights::LoadReport::compare(&expected, checkpoint.tensors()).complete().map(|_| ())
+}
+
+#[test]
+fn parts_of_a_fused_matrix_must_all_be_there() {
+    const KEY: &str = "vision_tower.encoder.layer.1.attention.k_proj.weight";
+    changed("internvl_qwen2", |_| ()).unwrap();
+    let without = changed("internvl_qwen2", |tensors| tensors.retain(|(name, _, _)| name != KEY));
+    let error = without.unwrap_err().to_string();
+    assert!(error.contains("a part of tensor visual.blocks.1.attn.qkv.weight is missing"), "{error}");
+    let short = changed("internvl_qwen2", |tensors| {
+        for (_, shape, values) in tensors.iter_mut().filter(|(name, _, _)| name == KEY) {
+            shape[0] -= 1;
+            values.truncate(shape[0] * shape[1]);
+        }
+    });
+    let error = short.unwrap_err().to_string();
+    assert!(error.contains("visual.blocks.1.attn.qkv.weight is [95, 32], expected [96, 32]"), "{error}");
+    let narrow = changed("internvl_qwen2", |tensors| {
+        for (_, shape, _) in tensors.iter_mut().filter(|(name, _, _)| name == KEY) {
+            *shape = vec![shape[1] * 2, shape[0] / 2];
+        }
+    });
+    let error = narrow.unwrap_err().to_string();
+    assert!(error.contains("k_proj.weight is [64, 16] as f32, expected rows like those of"), "{error}");
+    let twice = changed("internvl_qwen2", |tensors| {
+        let fused = "vision_model.encoder.layers.1.attn.qkv.weight".to_owned();
+        tensors.push((fused, vec![96, 32], vec![0.0; 96 * 32]));
+    });
+    let error = twice.unwrap_err().to_string();
+    assert!(error.contains("visual.blocks.1.attn.qkv.weight is in"), "{error}");
+}
+
+#[test]
+fn training_and_adapters_are_refused() {
+    let bundle = bundle(&golden("internvl_qwen3"));
+    let device = Device::flex().autodiff();
+    let learner = block_on(Learner::load(&bundle.facts, &bundle.checkpoint, &device, async |_, _| Ok(())));
+    let error = learner.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert_eq!(error.to_string(), "training of internvl models is not supported, only of qwen3_vl");
+    let adapter = block_on(Adapter::open_folder(&golden("peft/text"), &bundle.facts.config));
+    let error = adapter.map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Unsupported);
+    assert!(error.to_string().contains("adapters of internvl models are not supported"), "{error}");
+}
