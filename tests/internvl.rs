@@ -1,4 +1,4 @@
-//! Two tiny InternVL checkpoints against transformers: tiles, pixels, ids, every stage, answers.
+//! Two tiny `InternVL` checkpoints against transformers: tiles, pixels, ids, every stage, answers.
 //!
 //! `scripts/reference.py internvl` writes the checkpoints and what transformers computes with them.
 //! Every parameter is random, so that nothing can be forgotten without a difference.

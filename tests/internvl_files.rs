@@ -1,4 +1,4 @@
-//! InternVL's files: configurations and what is refused in them, both layouts of weights, conversion.
+//! `InternVL`'s files: configurations and what is refused in them, both layouts of weights, conversion.
 
 use std::fs;
 use std::path::Path;
@@ -107,6 +107,59 @@ fn configurations_are_read_number_by_number() {
     assert_eq!((text.attention_bias, text.qk_norm, text.head_dim), (false, true, 16));
     assert_eq!((text.rope_theta, text.mrope_section), (1e4, [8, 0, 0]));
     assert!(text.tie_word_embeddings);
+}
+
+/// `config.json` of `InternVL3-1B` as its original repository has it, without what is read by nobody.
+fn published() -> Value {
+    json!({
+        "architectures": ["InternVLChatModel"], "model_type": "internvl_chat", "downsample_ratio": 0.5,
+        "dynamic_image_size": true, "force_image_size": 448, "hidden_size": 896, "max_dynamic_patch": 12,
+        "min_dynamic_patch": 1, "pad2square": false, "ps_version": "v2", "select_layer": -1,
+        "template": "internvl2_5", "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "use_backbone_lora": 0, "use_llm_lora": 0, "use_thumbnail": true,
+        "llm_config": {
+            "architectures": ["Qwen2ForCausalLM"], "hidden_act": "silu", "hidden_size": 896,
+            "intermediate_size": 4864, "layer_types": vec!["full_attention"; 24],
+            "max_position_embeddings": 32768, "max_window_layers": 70, "model_type": "qwen2",
+            "moe_config": null, "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-6, "rope_scaling": {"factor": 2.0, "rope_type": "dynamic", "type": "dynamic"},
+            "rope_theta": 1_000_000.0, "sliding_window": null, "use_sliding_window": false,
+            "vocab_size": 151_674,
+        },
+        "vision_config": {
+            "architectures": ["InternVisionModel"], "attention_dropout": 0.0, "drop_path_rate": 0.1,
+            "hidden_act": "gelu", "hidden_size": 1024, "image_size": 448, "intermediate_size": 4096,
+            "layer_norm_eps": 1e-6, "model_type": "intern_vit_6b", "norm_type": "layer_norm",
+            "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 24, "patch_size": 14,
+            "qk_normalization": false, "qkv_bias": true, "use_flash_attn": false,
+        },
+    })
+}
+
+#[test]
+fn published_configurations_have_the_published_number_of_parameters() {
+    let count = |config: &ModelConfig| -> usize {
+        layout::expected(config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    };
+    let config = read(&with(published(), "/image_token_id", json!(151_667))).unwrap();
+    // InternVL3-1B and InternVL3.5-1B as transformers builds them.
+    assert_eq!(count(&config), 938_193_024);
+    assert_eq!(config.tiles, Some(Tiles { side: 448, min_tiles: 1, max_tiles: 12, thumbnail: true }));
+    assert_eq!((config.text.head_dim, config.vision.num_position_embeddings), (64, 1025));
+    let hf = config.to_json();
+    assert_eq!(
+        (&hf["image_seq_length"], &hf["vision_config"]["image_size"]),
+        (&json!(256), &json!([448, 448]))
+    );
+    let text = json!({
+        "model_type": "qwen3", "attention_bias": false, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 1024, "intermediate_size": 3072, "max_position_embeddings": 40960,
+        "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-6,
+        "rope_scaling": null, "rope_theta": 1_000_000, "tie_word_embeddings": false,
+        "use_sliding_window": false, "vocab_size": 151_936,
+    });
+    let newer = with(with(hf, "/text_config", text), "/image_token_id", json!(151_671));
+    assert_eq!(count(&read(&newer).unwrap()), 1_060_897_792);
 }
 
 #[test]

@@ -166,14 +166,14 @@ impl Attention {
         mask: Tensor<3>,
         past: Option<&(Tensor<4>, Tensor<4>)>,
     ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
-        let split = |linear: &Linear| heads(linear.forward(hidden.clone()), self.head_dim);
+        let split = |linear: &Linear, x: Tensor<3>| heads(linear.forward(x), self.head_dim);
         let normed = |norm: &Option<RmsNorm>, x: Tensor<4>| match norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        let query = rotary.apply(normed(&self.q_norm, split(&self.q_proj)));
-        let mut key = rotary.apply(normed(&self.k_norm, split(&self.k_proj)));
-        let mut value = split(&self.v_proj);
+        let query = rotary.apply(normed(&self.q_norm, split(&self.q_proj, hidden.clone())));
+        let mut key = rotary.apply(normed(&self.k_norm, split(&self.k_proj, hidden.clone())));
+        let mut value = split(&self.v_proj, hidden);
         if let Some((past_key, past_value)) = past {
             key = Tensor::cat(vec![past_key.clone(), key], 2);
             value = Tensor::cat(vec![past_value.clone(), value], 2);
