@@ -561,6 +561,7 @@ INTERNVL = {
             attention_bias=True, layer_norm_eps=1e-6,
         ),
         "max_patches": 6,
+        "volume": 1,
     },
     "internvl_qwen3": {
         "seed": 20250826,
@@ -574,6 +575,7 @@ INTERNVL = {
             attention_bias=False, layer_norm_eps=1e-4,
         ),
         "max_patches": 4,
+        "volume": 0.05,
     },
 }
 
@@ -603,11 +605,14 @@ def internvl_preprocessor(shape):
     return config | dict(rescale_factor=1 / 255, size=dict(height=side, width=side))
 
 
-def internvl_random_state(model, seed):
-    """As `qwen3_vl_random_state`; class token and positions as large as what they are added to, scales not one."""
+def internvl_random_state(model, shape):
+    """As `qwen3_vl_random_state`; class token and positions as large as what they are added to, scales not one.
+
+    A quiet tower's stream is so small that the projector's epsilon shows.
+    """
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(shape["seed"])
     state = {}
     for name, parameter in sorted(model.named_parameters()):
         value = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
@@ -619,6 +624,8 @@ def internvl_random_state(model, seed):
             value *= 0.9 / parameter[0].numel() ** 0.5
         else:
             value = 0.1 * value + (1 if "norm" in name and name.endswith("weight") else 0)
+        if ".embeddings." in name or "lambda_" in name:
+            value *= shape["volume"]
         state[name] = value.half().float()
     return state
 
@@ -637,7 +644,7 @@ def internvl_folder(folder, shape, tokenizer):
     is_tied = "tie_word_embeddings" in config
     parsed = InternVLConfig(**json.loads(json.dumps(config | dict(tie_word_embeddings=is_tied))))
     model = InternVLForConditionalGeneration._from_config(parsed, dtype=torch.float32)
-    missing = model.load_state_dict(internvl_random_state(model, shape["seed"]), strict=False).missing_keys
+    missing = model.load_state_dict(internvl_random_state(model, shape), strict=False).missing_keys
     assert missing == (["lm_head.weight"] if is_tied else []), missing
     model.half().save_pretrained(folder, max_shard_size="50KB" if is_tied else "5GB")
     if is_tied:
