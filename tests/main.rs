@@ -19,6 +19,7 @@ mod grounding;
 mod hostile_weights;
 mod image;
 mod internvl;
+mod internvl_config;
 mod internvl_files;
 mod kquants;
 mod learner;

@@ -1,4 +1,9 @@
 //! The families of models that are read, one row each.
+//!
+//! A family is a row here and in three more tables, which the compiler asks for one after the other:
+//! its files ([`Family::files`], with a parser of its own beside this file), the words around a picture
+//! (`text::template`), its tensors (`weights::layout` and, for their names in GGUF and safetensors,
+//! `weights::names`) and its vision tower (`model`). Everything else is shared.
 
 use serde_json::Value;
 

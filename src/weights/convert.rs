@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::files::{folder_name, read_part};
 use super::gguf::Value;
 use super::gguf_write::Writer;
-use super::hugging_face::{configurations, settle_head};
+use super::hugging_face::{configurations, settle};
 use super::layout::expected;
 use super::llama_cpp::write::{text_metadata, tokenizer_metadata, vision_metadata};
 use super::manifest::{FORMAT, FileEntry, Hasher, Manifest, Role, VERSION};
@@ -114,9 +114,9 @@ struct Merged {
 impl Model {
     async fn open(folder: &Path) -> Result<Self> {
         let tokenizer = read_part(folder, "tokenizer.json")?;
-        let files = ["config.json", "preprocessor_config.json"].map(|name| read_part(folder, name));
-        let [config, image] = files;
-        let (mut config, image) = configurations(&config?, &image?, &tokenizer)?;
+        let config = read_part(folder, "config.json")?;
+        let image = read_part(folder, "preprocessor_config.json")?;
+        let (mut config, image) = configurations(&config, &image, &tokenizer)?;
         let scoring = if folder.join("imatch.json").exists() {
             let object = serde_json::from_slice(&read_part(folder, "imatch.json")?)
                 .map_err(|error| Error::model("imatch.json is malformed").with_source(error))?;
@@ -125,7 +125,7 @@ impl Model {
             None
         };
         let checkpoint = Checkpoint::open_folder(folder).await?;
-        settle_head(&mut config, &checkpoint);
+        settle(&mut config, &checkpoint)?;
         let load = LoadReport::compare(&expected(&config), checkpoint.tensors()).complete()?;
         Ok(Self { config, image, tokenizer, scoring, checkpoint, load, merged: None })
     }

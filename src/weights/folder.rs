@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::bundle::{Bundle, ModelFacts, facts};
 use super::checkpoint::Checkpoint;
 use super::files::{folder_name, read_part};
-use super::hugging_face::{configurations, settle_head};
+use super::hugging_face::{configurations, settle};
 use super::layout::expected;
 use super::manifest::{Manifest, Role, verify};
 use super::report::LoadReport;
@@ -57,7 +57,7 @@ impl Bundle<FileSource> {
         }
         let mut facts = hugging_face(path).context(place)?;
         let checkpoint = Checkpoint::open_folder(path).await.context(place)?;
-        settle_head(&mut facts.config, &checkpoint);
+        settle(&mut facts.config, &checkpoint).context(place)?;
         LoadReport::compare(&expected(&facts.config), checkpoint.tensors()).complete().context(place)?;
         Self::assemble(folder_name(path), facts, checkpoint).await.context(place)
     }

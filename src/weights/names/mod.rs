@@ -157,7 +157,12 @@ pub fn from_hf(name: &str) -> Option<Place> {
         Some(rest) => Place { name: format!("language_model.{rest}"), piece: 0 },
         None => aliased(name).unwrap_or_else(|| Place { name: name.to_owned(), piece: 0 }),
     };
-    all_rules().any(|rule| number_in(rule.canonical, &place.name).is_some()).then_some(place)
+    is_canonical(&place.name).then_some(place)
+}
+
+/// Whether it is the canonical name of some family's tensor.
+pub(super) fn is_canonical(name: &str) -> bool {
+    all_rules().any(|rule| number_in(rule.canonical, name).is_some())
 }
 
 /// The place of a tensor whose name is one of the aliases.
@@ -183,7 +188,7 @@ pub fn from_module(module: &str) -> Option<String> {
         None => inner.to_owned(),
     };
     let canonical = format!("{inner}.weight");
-    all_rules().any(|rule| number_in(rule.canonical, &canonical).is_some()).then_some(canonical)
+    is_canonical(&canonical).then_some(canonical)
 }
 
 /// The module of a canonical weight, as transformers 5 names it.
