@@ -180,7 +180,7 @@ def qwen3_vl_corpus():
     yield from ["Yes", "No", "Yes\nNo\n", "user\n", "assistant\n", "system\n"] * 9
 
 
-def qwen3_vl_tokenizer():
+def qwen3_vl_tokenizer(special_tokens=SPECIAL_TOKENS):
     """A byte-level BPE tokenizer of 500 tokens with the pattern and normaliser of Qwen2."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -196,9 +196,9 @@ def qwen3_vl_tokenizer():
         vocab_size=N_TEXT_TOKENS, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(qwen3_vl_corpus(), trainer)
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special_tokens])
     tokenizer.add_tokens([AddedToken(token, special=False) for token in PLAIN_ADDED_TOKENS])
-    assert tokenizer.get_vocab_size() == N_TEXT_TOKENS + len(SPECIAL_TOKENS) + len(PLAIN_ADDED_TOKENS)
+    assert tokenizer.get_vocab_size() == N_TEXT_TOKENS + len(special_tokens) + len(PLAIN_ADDED_TOKENS)
     assert all(len(tokenizer.encode(token).ids) == 1 for token in [*"abcdefghijklmno", "Yes", "No"])
     return tokenizer
 
@@ -526,6 +526,320 @@ def qwen3_vl(golden):
     save_file(gradients, folder / "gradients.safetensors")
     document["gradients"] = dict(model="qwen3_vl_tied", case="wide.1", answer="c", losses=losses)
     write_json(folder / "cases.json", document)
+
+
+# internvl: two tiny random InternVL checkpoints, one of them in both layouts, and what transformers computes with them.
+
+INTERNVL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
+INTERNVL_NAMED = dict(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>")
+# `chat_template` of the published checkpoints, from transformers' convert_internvl_weights_to_hf.py.
+INTERNVL_TEMPLATE = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'}}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% elif content['type'] == 'video' %}{{ '<video>\n' }}"
+    "{% elif content['type'] == 'text' %}{{ content['text'] }}{% endif %}{% endfor %}{% endif %}{{'<|im_end|>\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\n' }}{% endif %}"
+)
+# As for Qwen3-VL, and texts whose beginnings could merge with the line feed before them.
+INTERNVL_TEXTS = {
+    "wide": TEXTS["wide"],
+    "dot": ["\n \nCafe\u0301 sign, 12 green stars;  it's NIGHT\n\nIs there a sign?", " Yes"],
+}
+# Qwen2: biases, a head of its own that no flag announces, dynamic frequencies, tiles of 3 x 3 tokens. Qwen3: norms
+# of heads whose widths do not add up to the stream's, a tied head, a tower without biases of queries, keys and
+# values, which lie in two files.
+INTERNVL = {
+    "internvl_qwen2": {
+        "seed": 20250411,
+        "text": dict(
+            model_type="qwen2", vocab_size=512, hidden_size=48, intermediate_size=104, num_hidden_layers=3,
+            num_attention_heads=6, num_key_value_heads=2, rope_theta=1000000.0,
+            rope_scaling=dict(factor=2.0, rope_type="dynamic", type="dynamic"),
+        ),
+        "vision": dict(
+            hidden_size=32, intermediate_size=72, num_hidden_layers=3, num_attention_heads=2, image_size=[24, 24],
+            attention_bias=True, layer_norm_eps=1e-6,
+        ),
+        "max_patches": 6,
+        "volume": 1,
+    },
+    "internvl_qwen3": {
+        "seed": 20250826,
+        "text": dict(
+            model_type="qwen3", vocab_size=500, hidden_size=40, intermediate_size=96, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, head_dim=16, attention_bias=False,
+            rope_parameters=dict(rope_type="default", rope_theta=10000.0),
+        ),
+        "vision": dict(
+            hidden_size=36, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3, image_size=[16, 16],
+            attention_bias=False, layer_norm_eps=1e-4,
+        ),
+        "max_patches": 4,
+        "volume": 0.05,
+    },
+}
+
+
+def internvl_config(shape, tokenizer):
+    """`config.json` in two of its forms: that of transformers 4.52, which has no flag for the head, and that of 5."""
+    is_tied = shape["text"]["model_type"] == "qwen3"
+    text = dict(hidden_act="silu", max_position_embeddings=4096, rms_norm_eps=1e-6, use_sliding_window=False) | shape["text"]
+    vision = dict(model_type="internvl_vision", hidden_act="gelu")
+    vision |= dict(layer_scale_init_value=0.1, norm_type="layer_norm", num_channels=3, patch_size=[4, 4], use_mask_token=False)
+    vision |= dict(use_absolute_position_embeddings=True, use_mean_pooling=True, use_qk_norm=False) | shape["vision"]
+    tokens = (shape["vision"]["image_size"][0] // 8) ** 2
+    config = dict(architectures=["InternVLForConditionalGeneration"], model_type="internvl", downsample_ratio=0.5)
+    config |= dict(image_seq_length=tokens, image_token_id=tokenizer.token_to_id("<IMG_CONTEXT>"), projector_hidden_act="gelu")
+    config |= dict(vision_feature_layer=-1, vision_feature_select_strategy="default", dtype="float16")
+    if is_tied:
+        config["tie_word_embeddings"] = True
+    return config | dict(text_config=text, vision_config=vision)
+
+
+def internvl_preprocessor(shape):
+    """`preprocessor_config.json`; the published ones do not ask for tiles, which the processor does by itself."""
+    side = shape["vision"]["image_size"][0]
+    config = dict(crop_to_patches=False, do_convert_rgb=True, do_normalize=True, do_rescale=True, do_resize=True)
+    config |= dict(image_mean=[0.485, 0.456, 0.406], image_processor_type="GotOcr2ImageProcessorFast")
+    config |= dict(image_std=[0.229, 0.224, 0.225], max_patches=shape["max_patches"], min_patches=1, resample=3)
+    return config | dict(rescale_factor=1 / 255, size=dict(height=side, width=side))
+
+
+def internvl_random_state(model, shape):
+    """As `qwen3_vl_random_state`; class token and positions as large as what they are added to, scales not one.
+
+    A quiet tower's stream is so small that the projector's epsilon shows.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(shape["seed"])
+    state = {}
+    for name, parameter in sorted(model.named_parameters()):
+        value = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        if "cls_token" in name or "position_embeddings" in name:
+            value *= 0.5
+        elif "lambda_" in name:
+            value = 0.6 + 0.2 * value
+        elif parameter.dim() > 1:
+            value *= 0.9 / parameter[0].numel() ** 0.5
+        else:
+            value = 0.1 * value + (1 if "norm" in name and name.endswith("weight") else 0)
+        if ".embeddings." in name or "lambda_" in name:
+            value *= shape["volume"]
+        state[name] = value.half().float()
+    return state
+
+
+def internvl_folder(folder, shape, tokenizer):
+    """Writes a complete checkpoint folder and returns its model as transformers reads it back."""
+    import json
+
+    import torch
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    config = internvl_config(shape, tokenizer)
+    is_tied = "tie_word_embeddings" in config
+    parsed = InternVLConfig(**json.loads(json.dumps(config | dict(tie_word_embeddings=is_tied))))
+    model = InternVLForConditionalGeneration._from_config(parsed, dtype=torch.float32)
+    missing = model.load_state_dict(internvl_random_state(model, shape), strict=False).missing_keys
+    assert missing == (["lm_head.weight"] if is_tied else []), missing
+    model.half().save_pretrained(folder, max_shard_size="50KB" if is_tied else "5GB")
+    if is_tied:
+        places = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+        parts = [f"vision_tower.encoder.layer.0.attention.{part}_proj.weight" for part in "qkv"]
+        assert len({places[part] for part in parts}) > 1
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", internvl_preprocessor(shape))
+    serialised = json.loads(tokenizer.to_str())
+    (folder / "tokenizer.json").write_text(json.dumps(serialised, ensure_ascii=False, separators=(",", ":")))
+    model = InternVLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    assert (model.lm_head.weight is model.model.language_model.embed_tokens.weight) == is_tied
+    return model
+
+
+def internvl_original(source, folder, shape):
+    """The same checkpoint as the original repositories have it: other names, fused projections, `internvl_chat`."""
+    import re
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    renamed = [
+        (r"^vision_tower\.embeddings\.cls_token", "vision_model.embeddings.class_embedding"),
+        (r"^vision_tower\.embeddings\.position_embeddings", "vision_model.embeddings.position_embedding"),
+        (r"^vision_tower\.embeddings\.patch_embeddings\.projection", "vision_model.embeddings.patch_embedding"),
+        (r"^vision_tower\.encoder\.layer\.(\d+)\.", r"vision_model.encoder.layers.\1."),
+        (r"layernorm_before", "norm1"), (r"layernorm_after", "norm2"), (r"lambda_", "ls"),
+        (r"attention\.projection_layer", "attn.proj"), (r"attention\.", "attn."),
+        (r"^multi_modal_projector\.layer_norm", "mlp1.0"), (r"^multi_modal_projector\.linear_1", "mlp1.1"),
+        (r"^multi_modal_projector\.linear_2", "mlp1.3"),
+    ]
+    tensors = {}
+    for name, value in load_file(source / "model.safetensors").items():
+        for pattern, replacement in renamed:
+            name = re.sub(pattern, replacement, name) if not name.startswith("language_model") else name
+        tensors[name] = value
+    for name in [name for name in tensors if name.startswith("vision_model") and "q_proj" in name]:
+        parts = [tensors.pop(name.replace("q_proj", part)) for part in ["q_proj", "k_proj", "v_proj"]]
+        tensors[name.replace("q_proj", "qkv")] = torch.cat(parts)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    side = shape["vision"]["image_size"][0]
+    text = dict(architectures=["Qwen2ForCausalLM"], hidden_act="silu", max_position_embeddings=4096, rms_norm_eps=1e-6)
+    text |= dict(use_sliding_window=False, sliding_window=None, moe_config=None) | shape["text"]
+    vision = dict(architectures=["InternVisionModel"], model_type="intern_vit_6b", dropout=0.0, drop_path_rate=0.1)
+    vision |= dict(hidden_act="gelu", norm_type="layer_norm", num_channels=3, patch_size=4, qk_normalization=False)
+    vision |= dict(qkv_bias=True, use_flash_attn=True) | shape["vision"] | dict(image_size=side)
+    vision.pop("attention_bias")
+    config = dict(architectures=["InternVLChatModel"], model_type="internvl_chat", downsample_ratio=0.5)
+    config |= dict(dynamic_image_size=True, force_image_size=side, max_dynamic_patch=shape["max_patches"], min_dynamic_patch=1)
+    config |= dict(pad2square=False, ps_version="v2", select_layer=-1, template="internvl2_5", tie_word_embeddings=False)
+    config |= dict(use_backbone_lora=0, use_llm_lora=0, use_thumbnail=True, llm_config=text, vision_config=vision)
+    write_json(folder / "config.json", config)
+    clip = dict(crop_size=side, do_center_crop=True, do_normalize=True, do_resize=True, resample=3, size=side)
+    clip |= dict(feature_extractor_type="CLIPFeatureExtractor", image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+    write_json(folder / "preprocessor_config.json", clip)
+    shutil.copy(source / "tokenizer.json", folder / "tokenizer.json")
+
+
+def internvl_inputs(folder, shape, picture, text):
+    """The model's arguments for one picture and the text after it, from the folder's own files."""
+    from transformers import GotOcr2ImageProcessorPil, InternVLProcessor, InternVLVideoProcessor, Qwen2Tokenizer
+
+    images = GotOcr2ImageProcessorPil.from_pretrained(folder)
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder, extra_special_tokens=INTERNVL_NAMED)
+    length = (shape["vision"]["image_size"][0] // 8) ** 2
+    processor = InternVLProcessor(
+        images, tokenizer, InternVLVideoProcessor(), image_seq_length=length, chat_template=INTERNVL_TEMPLATE
+    )
+    content = [{"type": "image"}, {"type": "text", "text": text}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    assert prompt == f"<|im_start|>user\n<IMG_CONTEXT>\n{text}<|im_end|>\n<|im_start|>assistant\n", prompt
+    return processor(text=[prompt], images=[picture], return_tensors="pt")
+
+
+def internvl_merge_blocks(value, side):
+    """Rows of patches in the order of their tokens, those of all tiles together; class tokens stay in front."""
+    import torch
+
+    grid = torch.arange(side * side).view(side // 2, 2, side // 2, 2).permute(0, 2, 1, 3).reshape(-1)
+    first = value.shape[1] - side * side
+    order = torch.cat([torch.arange(first), grid + first])
+    return value[:, order].flatten(0, 1)
+
+
+def internvl_stages(model, inputs):
+    """What each named part of the network computes; `norm` and `logits` of the last position only."""
+    import torch
+
+    tower, language, projector = model.model.vision_tower, model.model.language_model, model.model.multi_modal_projector
+    side = model.config.vision_config.image_size[0] // model.config.vision_config.patch_size[0]
+    stages, hooks = {}, []
+
+    def tap(name, module, of_input=False, change=lambda value: value.flatten(0, 1)):
+        def keep(_, args, kwargs, output=None):
+            value = (args[0] if args else kwargs["inputs_embeds"]) if of_input else output
+            stages[name] = change(value[0] if isinstance(value, tuple) else value).detach()
+
+        register = module.register_forward_pre_hook if of_input else module.register_forward_hook
+        hooks.append(register(keep, with_kwargs=True))
+
+    def blocks(value):
+        return internvl_merge_blocks(value, side)
+
+    tap("patch_embed", tower.embeddings.patch_embeddings, change=blocks)
+    tap("pos_embed", tower.encoder.layer[0], of_input=True, change=blocks)
+    for index, layer in enumerate(tower.encoder.layer):
+        tap(f"vision_block.{index}", layer, change=blocks)
+    tap("pixel_shuffle", projector, of_input=True)
+    tap("merger", projector)
+    tap("inputs_embeds", language, of_input=True)
+    for index, layer in enumerate(language.layers):
+        tap(f"layer.{index}", layer)
+    tap("norm", language.norm)
+    with torch.no_grad():
+        stages["logits"] = model(**inputs, use_cache=False).logits[0, -1]
+    for hook in hooks:
+        hook.remove()
+    stages["norm"] = stages["norm"][-1]
+    is_picture = inputs["input_ids"][0] == model.config.image_token_id
+    assert torch.equal(stages["inputs_embeds"][is_picture], stages["merger"])
+    return stages
+
+
+def internvl_tilings():
+    """Columns and rows that transformers chooses, for many shapes of pictures and limits."""
+    import random
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    draw = random.Random(12)
+    sizes = [(448, 448), (449, 448), (896, 896), (633, 633), (634, 634), (448, 896), (896, 448), (300, 400), (400, 300), (1, 1)]
+    sizes += [(1024, 1024), (720, 1280), (1080, 1920), (100, 1000), (1000, 100), (10, 1999), (97, 61), (2000, 3000), (3000, 2000)]
+    sizes += [(int(10 ** draw.uniform(0.5, 3.8)), int(10 ** draw.uniform(0.5, 3.8))) for _ in range(400)]
+    sizes = [size for size in sizes if max(size) / min(size) <= 200]
+    table = []
+    for height, width in sizes:
+        for side, least, most in [(448, 1, 12), (448, 1, 6), (224, 2, 5), (16, 1, 4), (448, 1, 1), (336, 1, 40), (448, 7, 7)]:
+            grid = get_optimal_tiled_canvas((height, width), (side, side), least, most)
+            table.append([height, width, side, least, most, *grid])
+    return table
+
+
+@section
+def internvl(golden):
+    """Two checkpoints, one of them in both layouts, two pictures, five questions: every stage of each network."""
+    import json
+
+    import numpy as np
+    import torch
+    import transformers
+    from PIL import Image
+    from safetensors.torch import save_file
+    from transformers import DynamicCache
+
+    folder = golden / "internvl_cases"
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(20250411).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "dot.png", optimize=True)
+    files = dict(wide="qwen3_vl_cases/wide.png", dot="internvl_cases/dot.png")
+    tokenizer = qwen3_vl_tokenizer(INTERNVL_TOKENS)
+    document = dict(transformers=transformers.__version__, torch=torch.__version__.split("+")[0], pictures=files, models={})
+    for name, shape in INTERNVL.items():
+        model = internvl_folder(golden / name, shape, tokenizer)
+        tensors, cases, kept = {}, {}, {}
+        for picture, texts in INTERNVL_TEXTS.items():
+            for index, text in enumerate(texts):
+                inputs = internvl_inputs(golden / name, shape, Image.open(golden / files[picture]), text)
+                stages = internvl_stages(model, inputs)
+                names = ["norm", "logits"] if index else list(stages)
+                case = f"{picture}.{index}"
+                tensors |= {f"{case}.{stage}": stages[stage].float().contiguous() for stage in names}
+                kept[case] = inputs
+                ids = inputs["input_ids"][0].tolist()
+                cases[case] = dict(picture=picture, text=text, tiles=len(inputs["pixel_values"]), input_ids=ids, stages=names)
+                cases[case]["answers"] = qwen3_vl_answers(stages["logits"], tokenizer)
+            tensors[f"{picture}.pixel_values"] = inputs["pixel_values"].contiguous()
+        first, second, length = kept["wide.0"], kept["wide.1"], 0
+        while first["input_ids"][0, length] == second["input_ids"][0, length]:
+            length += 1
+        with torch.no_grad():
+            cache = DynamicCache(config=model.config)
+            model(input_ids=second["input_ids"][:, :length], pixel_values=second["pixel_values"], past_key_values=cache, use_cache=True)
+            cached = model(input_ids=second["input_ids"][:, length:], past_key_values=cache, use_cache=True).logits[0, -1]
+        difference = (cached - tensors["wide.1.logits"]).abs().max().item()
+        assert difference < 1e-5, difference
+        save_file(tensors, folder / f"{name}.safetensors")
+        prefix = dict(case="wide.1", prefix_length=length, max_difference=difference)
+        document["models"][name] = dict(cases=cases, prefix_cached=prefix)
+    internvl_original(golden / "internvl_qwen2", golden / "internvl_qwen2_original", INTERNVL["internvl_qwen2"])
+    write_json(folder / "cases.json", document)
+    tilings = json.dumps(internvl_tilings(), separators=(",", ":")).replace("],[", "],\n[")
+    (folder / "tilings.json").write_text(tilings + "\n")
 
 
 # image: pictures and what Pillow and transformers make of them.

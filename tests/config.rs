@@ -1,6 +1,6 @@
 //! Configuration files in all their forms, and the contradictions that are refused.
 
-use imatch::config::{ImageConfig, ModelConfig};
+use imatch::config::{Geometry, ImageConfig, ModelConfig};
 use serde_json::{Value, json};
 
 /// A small configuration in the form that transformers 4.57 writes.
@@ -73,8 +73,8 @@ fn a_configuration_is_read_number_by_number() {
     assert_eq!((config.text.rms_norm_eps, config.text.rope_theta), (1e-6, 5e6));
     assert_eq!((config.text.mrope_section, config.text.max_position_embeddings), ([6, 5, 5], 4096));
     assert!(config.text.tie_word_embeddings);
-    assert_eq!((config.tokens.image, config.tokens.video), (500, 501));
-    assert_eq!((config.tokens.start, config.tokens.end), (502, 503));
+    assert_eq!((config.tokens.image, config.tokens.video), (500, Some(501)));
+    assert_eq!((config.tokens.start, config.tokens.end), (Some(502), Some(503)));
 }
 
 #[test]
@@ -128,7 +128,11 @@ fn what_a_model_writes_it_reads_back() {
 fn a_decoder_that_contradicts_itself_is_refused_by_name() {
     let cases: &[(&str, Value, &str)] = &[
         ("/model_type", Value::Null, "model_type is missing"),
-        ("/model_type", json!("qwen2_5_vl"), "model_type is \"qwen2_5_vl\", only qwen3_vl is supported"),
+        (
+            "/model_type",
+            json!("qwen2_5_vl"),
+            "model_type is \"qwen2_5_vl\", only qwen3_vl or internvl or internvl_chat is supported",
+        ),
         ("/text_config/model_type", json!("qwen3"), "text_config.model_type"),
         ("/vision_config/model_type", json!("siglip"), "vision_config.model_type"),
         ("/text_config", Value::Null, "text_config is missing"),
@@ -233,7 +237,8 @@ fn bytes_that_are_no_configuration_end_in_an_error() {
 #[test]
 fn a_preprocessor_is_read_in_each_form() {
     let image = read_image(&preprocessor()).unwrap();
-    assert_eq!((image.min_pixels, image.max_pixels), (65536, 16_777_216));
+    let published = Geometry::Scaled { min_pixels: 65536, max_pixels: 16_777_216 };
+    assert_eq!(image.geometry, published);
     assert_eq!((image.mean, image.std), ([0.5; 3], [0.5; 3]));
     assert_eq!((image.patch_size, image.temporal_patch_size, image.merge_size), (16, 2, 2));
     assert_eq!((image.resample, image.rescale_factor), (3, 1.0 / 255.0));
@@ -243,7 +248,7 @@ fn a_preprocessor_is_read_in_each_form() {
     assert_eq!(read_image(&flat), Ok(image.clone()));
     let both = with(with(preprocessor(), "/min_pixels", json!(1024)), "/max_pixels", json!(4096));
     let both = read_image(&both).unwrap();
-    assert_eq!((both.min_pixels, both.max_pixels), (1024, 4096));
+    assert_eq!(both.geometry, Geometry::Scaled { min_pixels: 1024, max_pixels: 4096 });
     let inside = json!({"min_pixels": 65536, "max_pixels": 16_777_216});
     assert_eq!(read_image(&with(preprocessor(), "/size", inside)), Ok(image.clone()));
     assert_eq!(read_image(&json!({"image_processor": preprocessor()})), Ok(image.clone()));

@@ -120,9 +120,9 @@ fn packed_questions_answer_as_if_each_were_asked_alone() {
         for name in ["wide", "square"] {
             let picture = picture(name);
             let mut session = open(&engine, &picture);
-            let tokens = engine.processor().merged(engine.processor().grid_thw(&picture).unwrap());
+            let tokens = engine.processor().n_image_tokens(engine.processor().grid_thw(&picture).unwrap());
             // Enough for more than one pack.
-            let questions = engine.processor().questions(&request(40), tokens[0] * tokens[1]).unwrap();
+            let questions = engine.processor().questions(&request(40), tokens).unwrap();
             let packed = ask(&mut session, &questions);
             for (question, packed) in questions.iter().zip(&packed).step_by(7) {
                 let alone = ask(&mut open(&engine, &picture), std::slice::from_ref(question));

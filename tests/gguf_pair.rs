@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use imatch::config::Geometry;
 use imatch::engine::{Engine, Place};
 use imatch::error::{Kind, Result};
 use imatch::image::decode::{DecodeLimits, decode};
@@ -151,7 +152,8 @@ fn what_converters_leave_out_has_the_published_values() {
     let facts = facts.unwrap();
     assert_eq!(facts.config, block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap().config);
     assert_eq!(facts.scoring.overall.kind, OverallKind::YesNo);
-    assert_eq!((facts.image.min_pixels, facts.image.max_pixels), (65_536, 16_777_216));
+    let published = Geometry::Scaled { min_pixels: 65_536, max_pixels: 16_777_216 };
+    assert_eq!(facts.image.geometry, published);
 }
 
 #[test]

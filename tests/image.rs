@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use imatch::config::ImageConfig;
+use imatch::config::{Geometry, ImageConfig};
 use imatch::error::{Kind, Result};
 use imatch::image::Picture;
 use imatch::image::decode::{DecodeLimits, decode};
@@ -56,13 +56,16 @@ fn noise(width: usize, height: usize) -> Picture {
     Picture::new(width, height, rgb.collect()).unwrap()
 }
 
+fn scaled(min_pixels: usize, max_pixels: usize) -> Geometry {
+    Geometry::Scaled { min_pixels, max_pixels }
+}
+
 fn qwen3() -> ImageConfig {
     ImageConfig {
         patch_size: 16,
         temporal_patch_size: 2,
         merge_size: 2,
-        min_pixels: 65536,
-        max_pixels: 16_777_216,
+        geometry: scaled(65536, 16_777_216),
         mean: [0.5; 3],
         std: [0.5; 3],
         rescale_factor: 1.0 / 255.0,
@@ -210,16 +213,16 @@ fn configurations_that_make_no_sense_are_refused() {
         ("merge_size is 0", |c| c.merge_size = 0),
         ("temporal_patch_size is 0", |c| c.temporal_patch_size = 0),
         ("patch_size is 18446744073709551615", |c| c.patch_size = usize::MAX),
-        ("at most 0 pixels", |c| c.max_pixels = 0),
-        ("more than the limit", |c| (c.min_pixels, c.max_pixels) = (1 << 40, 1 << 40)),
-        ("more than the limit", |c| (c.min_pixels, c.max_pixels) = (usize::MAX, usize::MAX)),
+        ("at most 0 pixels", |c| c.geometry = scaled(1 << 17, 0)),
+        ("more than the limit", |c| c.geometry = scaled(1 << 40, 1 << 40)),
+        ("more than the limit", |c| c.geometry = scaled(usize::MAX, usize::MAX)),
         ("more than the limit", |c| c.temporal_patch_size = 1024),
         ("image_std 0", |c| c.std[1] = 0.0),
         ("rescale_factor inf", |c| c.rescale_factor = f64::INFINITY),
         ("image_mean NaN", |c| c.mean[2] = f64::NAN),
     ];
     for (expected, change) in cases {
-        let mut config = ImageConfig { max_pixels: 1 << 26, min_pixels: 1 << 17, ..qwen3() };
+        let mut config = ImageConfig { geometry: scaled(1 << 17, 1 << 26), ..qwen3() };
         change(&mut config);
         let error = preprocess(&picture, &config).unwrap_err();
         assert_eq!(error.kind(), Kind::Model, "{error}");

@@ -3,18 +3,17 @@
 //! `scripts/reference.py qwen3_vl` writes the checkpoints and what transformers computes with
 //! them. Every parameter is random, so that nothing can be forgotten without a difference.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Gradients, Tensor};
 use imatch::config::ModelConfig;
-use imatch::model::{Observer, Stage, token_positions};
+use imatch::model::token_positions;
 use imatch::text::{ChatTemplate, Tokenizer};
 use serde::Deserialize;
 
-use crate::common::checkpoint::{Checkpoint, Path, configs, patches, transposed};
+use crate::common::checkpoint::{Checkpoint, Path, compare_stages, configs, patches, transposed};
 use crate::common::{Array, EXACT, F32_GRADIENT, F32_NATIVE, Tolerance, arrays, assert_close, golden};
 
 /// The two checkpoints: tied and untied head, one and several files, both forms of configuration.
@@ -86,9 +85,7 @@ impl Reference {
 
     /// Time, height and width of every token of a case.
     fn positions(&self, case: &Case, config: &ModelConfig) -> (Vec<[usize; 3]>, usize) {
-        let grid = self.pictures[&case.picture].grid_thw;
-        let merged = [1, 2].map(|axis| grid[axis] / config.vision.spatial_merge_size);
-        token_positions(&case.input_ids, config.tokens.image, merged)
+        token_positions(&case.input_ids, config, self.pictures[&case.picture].grid_thw)
     }
 }
 
@@ -113,7 +110,7 @@ fn token_ids_are_those_of_transformers() {
     for model in MODELS {
         let (config, image) = configs(model);
         let tokenizer = Tokenizer::from_json(&read(&format!("{model}/tokenizer.json"))).unwrap();
-        let template = ChatTemplate::new(tokenizer, config.tokens).unwrap();
+        let template = ChatTemplate::new(tokenizer, config.family, config.tokens).unwrap();
         for (name, case) in &reference.cases {
             let n_tokens = patches(&reference.file(case), &image).n_tokens(image.merge_size);
             let ids = template.sequence(&case.text, n_tokens).unwrap();
@@ -139,60 +136,30 @@ fn position_ids_are_those_of_transformers() {
     }
 }
 
-/// Keeps what every stage of a pass computes.
-#[derive(Default)]
-struct Taps(RefCell<BTreeMap<String, Array>>);
-
-impl Observer for Taps {
-    fn stage(&self, stage: Stage, output: &Tensor<3>) {
-        let array = Array { shape: output.dims().to_vec(), data: output.to_data().try_to_vec().unwrap() };
-        self.0.borrow_mut().insert(stage.to_string(), array);
-    }
-}
-
 #[test]
 fn every_stage_is_that_of_transformers() {
-    compare_stages(&Device::flex(), F32_NATIVE);
+    compare_all(&Device::flex(), F32_NATIVE);
 }
 
 #[cfg(feature = "gpu")]
 #[test]
 fn every_stage_on_a_gpu_is_that_of_transformers() {
-    compare_stages(&Device::wgpu(burn::tensor::DeviceKind::default()), crate::common::F32_WEBGPU);
+    compare_all(&Device::wgpu(burn::tensor::DeviceKind::default()), crate::common::F32_WEBGPU);
 }
 
-fn compare_stages(device: &Device, tolerance: Tolerance) {
+fn compare_all(device: &Device, tolerance: Tolerance) {
     let reference = reference();
     for (name, results) in &reference.models {
         let checkpoint = Checkpoint::load(name, device);
         let expected = arrays(&format!("qwen3_vl_cases/{name}.safetensors"));
         let mut compared = 0;
         for (case_name, case) in &reference.cases {
-            let stages = pollster::block_on(stages(&reference, case, &checkpoint));
-            for stage in &results.cases[case_name].stages {
-                let what = format!("{name} {case_name}: {stage}");
-                let got = stages.get(stage).unwrap_or_else(|| panic!("{what}: no such stage"));
-                let expected = &expected[&format!("{case_name}.{stage}")];
-                // The model has an axis for sequences in front.
-                assert!(got.shape.ends_with(&expected.shape), "{what}: shape {:?}", got.shape);
-                assert_close(&what, &got.data, &expected.data, tolerance);
-                compared += 1;
-            }
+            let got = pollster::block_on(checkpoint.stages(&reference.file(case), &case.input_ids));
+            let stages = (results.cases[case_name].stages.as_slice(), case_name.as_str());
+            compared += compare_stages(&format!("{name} {case_name}"), &got, stages, &expected, tolerance);
         }
         assert_eq!(compared, expected.len(), "{name}: every array of the fixture is compared");
     }
-}
-
-/// What one question computes, its logits included.
-async fn stages(reference: &Reference, case: &Case, checkpoint: &Checkpoint) -> BTreeMap<String, Array> {
-    let taps = Taps::default();
-    let features = checkpoint.encode(&reference.file(case), &taps).await;
-    let (positions, _) = reference.positions(case, &checkpoint.config);
-    let (logits, _) = checkpoint.logits(&case.input_ids, &positions, (&features, None), &taps).await;
-    let logits = Array { shape: logits.dims().to_vec(), data: logits.into_data().try_to_vec().unwrap() };
-    let mut stages = taps.0.into_inner();
-    stages.insert("logits".to_owned(), logits);
-    stages
 }
 
 #[test]
@@ -202,17 +169,10 @@ fn logits_from_a_cached_prefix_are_those_of_transformers() {
         let checkpoint = Checkpoint::load(name, &Device::flex());
         let PrefixCached { case: case_name, prefix_length } = &results.prefix_cached;
         let case = &reference.cases[case_name];
-        let logits = pollster::block_on(async {
-            let features = checkpoint.encode(&reference.file(case), &()).await;
-            let (positions, _) = reference.positions(case, &checkpoint.config);
-            let (prefix, suffix) = case.input_ids.split_at(*prefix_length);
-            let (before, after) = positions.split_at(*prefix_length);
-            let (_, cache) = checkpoint.logits(prefix, before, (&features, None), &()).await;
-            assert_eq!(cache.len(), prefix.len(), "{name}: tokens in the cache");
-            checkpoint.logits(suffix, after, (&features, Some(&cache)), &()).await.0
-        });
+        let file = reference.file(case);
+        let logits = checkpoint.logits_from_cache(&file, &case.input_ids, *prefix_length);
+        let got = pollster::block_on(logits);
         let expected = &arrays(&format!("qwen3_vl_cases/{name}.safetensors"))[&format!("{case_name}.logits")];
-        let got: Vec<f32> = logits.into_data().try_to_vec().unwrap();
         assert_close(&format!("{name} {case_name}: logits from the cache"), &got, &expected.data, F32_NATIVE);
     }
 }

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::fs;
 
-use imatch::config::{ImageConfig, ModelConfig};
+use imatch::config::{Geometry, ImageConfig, ModelConfig};
 use imatch::engine::Preflight;
 use imatch::error::Result;
 use imatch::text::OverallKind;
 use imatch::weights::gguf_write::Writer;
 use imatch::weights::llama_cpp::write::{text_metadata, tokenizer_metadata, vision_metadata};
-use imatch::weights::names::{PATCH_EMBEDDING, POSITION_TABLE, Part, to_gguf};
+use imatch::weights::names::{GgufName, PATCH_EMBEDDING, POSITION_TABLE, Part, to_gguf};
 use imatch::weights::quant::{decode_f32, quantise};
 use imatch::weights::source::check_range;
 use imatch::weights::{ByteSource, DType, Folder, MemorySource, ModelFiles, Table, TensorInfo, layout};
@@ -78,7 +78,8 @@ fn two_billion() -> Pair {
     let config = ModelConfig::from_json(json.to_string().as_bytes()).unwrap();
     let image = fs::read(folder.join("preprocessor_config.json")).unwrap();
     let image = ImageConfig::from_json(&image, &config).unwrap();
-    let image = ImageConfig { min_pixels: 65_536, max_pixels: 16_777_216, ..image };
+    let image =
+        ImageConfig { geometry: Geometry::Scaled { min_pixels: 65_536, max_pixels: 16_777_216 }, ..image };
     let mut text = text_metadata(&config, None, "two billion", DType::Q4_0);
     text.push(("general.license".into(), "apache-2.0".into()));
     text.extend(tokenizer_metadata(&fs::read(folder.join("tokenizer.json")).unwrap(), 151_936).unwrap());
@@ -86,7 +87,8 @@ fn two_billion() -> Pair {
     let file = |part: Part, metadata: &[_]| {
         let mut infos = Vec::new();
         for (canonical, shape) in layout::expected(&config) {
-            let (name, owner) = to_gguf(&canonical, &config.vision.deepstack_visual_indexes).unwrap();
+            let taps = &config.vision.deepstack_visual_indexes;
+            let GgufName { name, part: owner } = to_gguf(&canonical, config.family, taps).remove(0);
             let dtype = if part == Part::Text { DType::Q4_0 } else { DType::Q8_0 };
             match canonical.as_str() {
                 _ if owner != part => {}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use imatch::config::ImageConfig;
+use imatch::config::{Geometry, ImageConfig};
 use imatch::data::evalmuse::{Label, Rating};
 use imatch::data::lighting::Lighting;
 use imatch::data::rng::Rng;
@@ -34,7 +34,7 @@ impl Fixture {
             .unwrap();
         let tokenizer = Tokenizer::from_json(&facts.tokenizer).unwrap();
         let answers = AnswerTokens::resolve(&tokenizer, &facts.scoring).unwrap();
-        let template = ChatTemplate::new(tokenizer, facts.config.tokens).unwrap();
+        let template = ChatTemplate::new(tokenizer, facts.config.family, facts.config.tokens).unwrap();
         let picture = Sampler::new(SEED).with_size(SIDE).sample(0).picture().unwrap();
         Self { facts, template, answers, picture }
     }
@@ -345,7 +345,10 @@ fn labels_outside_their_scale_teach_nothing() {
         let error = instructions.item(fixture.picture.clone(), &truth, 0).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
-    let far = ImageConfig { min_pixels: 1 << 24, max_pixels: 1 << 24, ..fixture.facts.image.clone() };
+    let far = ImageConfig {
+        geometry: Geometry::Scaled { min_pixels: 1 << 24, max_pixels: 1 << 24 },
+        ..fixture.facts.image.clone()
+    };
     let facts = ModelFacts { image: far, ..fixture.facts.clone() };
     let instructions = Instructions::new(&facts, with(|_| ()), SEED).unwrap();
     let error = instructions.item(fixture.picture.clone(), &truth(), 0).unwrap_err().to_string();

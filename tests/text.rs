@@ -1,6 +1,6 @@
 //! Tokenizer and template against the ids that transformers gives.
 
-use imatch::config::{ModelConfig, VisionTokens};
+use imatch::config::{Family, ModelConfig, VisionTokens};
 use imatch::error::Kind;
 use imatch::text::{ChatTemplate, Tokenizer, check_length};
 use serde_json::Value;
@@ -30,16 +30,16 @@ fn vision_tokens(tokenizer: &Tokenizer) -> VisionTokens {
     let id = |content| tokenizer.added_id(content).unwrap();
     VisionTokens {
         image: id("<|image_pad|>"),
-        video: id("<|video_pad|>"),
-        start: id("<|vision_start|>"),
-        end: id("<|vision_end|>"),
+        video: Some(id("<|video_pad|>")),
+        start: Some(id("<|vision_start|>")),
+        end: Some(id("<|vision_end|>")),
     }
 }
 
 fn template(which: &str) -> ChatTemplate {
     let tokenizer = tokenizer(which);
     let tokens = vision_tokens(&tokenizer);
-    ChatTemplate::new(tokenizer, tokens).unwrap()
+    ChatTemplate::new(tokenizer, Family::Qwen3Vl, tokens).unwrap()
 }
 
 fn failure<T>(result: imatch::Result<T>) -> (Kind, String) {
@@ -142,8 +142,8 @@ fn the_processor_of_transformers_gives_the_same_sequences() {
         ),
     ];
     for (config, tokenizer) in folders {
-        let tokens = ModelConfig::from_json(config).unwrap().tokens;
-        let template = ChatTemplate::new(Tokenizer::from_json(tokenizer).unwrap(), tokens).unwrap();
+        let ModelConfig { family, tokens, .. } = ModelConfig::from_json(config).unwrap();
+        let template = ChatTemplate::new(Tokenizer::from_json(tokenizer).unwrap(), family, tokens).unwrap();
         for (name, case) in cases["cases"].as_object().unwrap() {
             let grid = ids(&cases["pictures"][case["picture"].as_str().unwrap()]["grid_thw"]);
             let n_image_tokens = grid.iter().product::<u32>() as usize / 4;
@@ -282,10 +282,11 @@ fn malformed_tokenizers_are_errors() {
 fn a_template_without_its_tokens_is_an_error() {
     let tokens = vision_tokens(&tokenizer("last"));
     let missing = changed(|value| value["added_tokens"].as_array_mut().unwrap().truncate(2));
-    let missing = failure(ChatTemplate::new(Tokenizer::from_json(&missing).unwrap(), tokens));
+    let missing =
+        failure(ChatTemplate::new(Tokenizer::from_json(&missing).unwrap(), Family::Qwen3Vl, tokens));
     assert_eq!(missing, (Kind::Model, "tokenizer has no added token \"<|im_end|>\"".into()));
     let other = VisionTokens { image: 7, ..tokens };
-    let disagreeing = failure(ChatTemplate::new(tokenizer("last"), other));
+    let disagreeing = failure(ChatTemplate::new(tokenizer("last"), Family::Qwen3Vl, other));
     assert_eq!(disagreeing.0, Kind::Model);
     assert!(disagreeing.1.ends_with("but image_token_id is 7"), "{}", disagreeing.1);
 }

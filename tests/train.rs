@@ -119,7 +119,7 @@ fn patches_start_as_an_orthonormal_transform() {
 fn the_wording_around_an_element_is_two_tokens() {
     let blueprint = Blueprint::shapes(SEED).unwrap();
     let tokenizer = Tokenizer::from_json(&blueprint.tokenizer).unwrap();
-    let template = ChatTemplate::new(tokenizer, blueprint.config.tokens).unwrap();
+    let template = ChatTemplate::new(tokenizer, blueprint.config.family, blueprint.config.tokens).unwrap();
     let encode = |text: &str| template.tokenizer().encode(text).unwrap();
     let drawn = [
         Category::Object,

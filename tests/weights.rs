@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 
 use imatch::Result;
-use imatch::config::ModelConfig;
+use imatch::config::{Family, ModelConfig};
 use imatch::weights::gguf::{self, Array, Value};
 use imatch::weights::gguf_write::Writer;
 use imatch::weights::manifest::{Hasher, model_sha256, verify};
+use imatch::weights::names::{GgufName, Place};
 use imatch::weights::quant::{check_finite, decode_f32, quantise};
 use imatch::weights::{
     ByteSource, Checkpoint, DType, FileEntry, LoadReport, Manifest, MemorySource, Role, TensorInfo, layout,
@@ -165,12 +166,13 @@ fn names_go_to_both_formats_and_back() {
     let taps = &config.vision.deepstack_visual_indexes;
     let mut seen = std::collections::HashSet::new();
     for (name, _) in layout::expected(&config) {
-        assert_eq!(names::from_hf(&names::to_hf(&name)).as_deref(), Some(name.as_str()));
-        let (stored, _) = names::to_gguf(&name, taps).unwrap();
-        assert_eq!(names::from_gguf(&stored, taps), Some((name, 0)));
-        assert!(seen.insert(stored));
+        let place = Place { name: name.clone(), piece: 0 };
+        assert_eq!(names::from_hf(&names::to_hf(&name)), Some(place.clone()));
+        let [stored] = <[GgufName; 1]>::try_from(names::to_gguf(&name, Family::Qwen3Vl, taps)).unwrap();
+        assert_eq!(names::from_gguf(&stored.name, taps), Some(place));
+        assert!(seen.insert(stored.name));
     }
-    let named = |name: &str| names::to_gguf(name, taps).map(|(name, _)| name);
+    let named = |name: &str| names::to_gguf(name, Family::Qwen3Vl, taps).pop().map(|stored| stored.name);
     assert_eq!(
         named("visual.deepstack_merger_list.1.linear_fc2.bias").as_deref(),
         Some("v.deepstack.4.fc2.bias")
@@ -180,7 +182,8 @@ fn names_go_to_both_formats_and_back() {
         named("language_model.layers.27.mlp.down_proj.weight").as_deref(),
         Some("blk.27.ffn_down.weight")
     );
-    assert_eq!(names::from_gguf("v.patch_embd.weight.1", taps), Some((names::PATCH_EMBEDDING.to_owned(), 1)));
+    let second = Place { name: names::PATCH_EMBEDDING.to_owned(), piece: 1 };
+    assert_eq!(names::from_gguf("v.patch_embd.weight.1", taps), Some(second));
     for other in
         ["blk.01.attn_q.weight", "blk..attn_q.weight", "blk.-1.attn_q.weight", "v.deepstack.2.fc1.bias", "x"]
     {

@@ -47,9 +47,9 @@ pub(super) async fn run(flags: &Flags) -> Result<()> {
 /// What the model would read.
 pub(super) fn input(processor: &Processor, request: &Request, picture: &Picture) -> Result<Input> {
     let grid_thw = processor.grid_thw(picture)?;
-    let [h, w] = processor.merged(grid_thw);
+    let n_tokens = processor.n_image_tokens(grid_thw);
     let questions = processor
-        .questions(request, h * w)?
+        .questions(request, n_tokens)?
         .into_iter()
         .map(|question| QuestionInput {
             kind: if question.element.is_some() { "element" } else { "overall" },
@@ -59,7 +59,7 @@ pub(super) fn input(processor: &Processor, request: &Request, picture: &Picture)
             answer_token_ids: question.answer_token_ids,
         })
         .collect();
-    Ok(Input { image: ImageInput { grid_thw, n_tokens: h * w }, questions })
+    Ok(Input { image: ImageInput { grid_thw, n_tokens }, questions })
 }
 
 fn readable(input: &Input) -> String {

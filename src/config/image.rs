@@ -3,22 +3,8 @@
 use serde_json::{Value, json};
 
 use super::json::{Object, parse};
-use super::{ImageConfig, ModelConfig};
+use super::{Geometry, ImageConfig, ModelConfig, Tiles};
 use crate::{Error, Result};
-
-/// Image processors that all do the same arithmetic (`image_processor_type`);
-/// the suffix names the library they use.
-const PROCESSORS: [&str; 6] = [
-    "Qwen2VLImageProcessor",
-    "Qwen2VLImageProcessorFast",
-    "Qwen2VLImageProcessorPil",
-    "Qwen3VLImageProcessor",
-    "Qwen3VLImageProcessorFast",
-    "Qwen3VLImageProcessorPil",
-];
-
-/// Most pixels that a configuration may ask for: 16384 x 16384.
-const MAX_PIXELS: usize = 1 << 28;
 
 /// Steps that can be switched off in the file and that every model here needs.
 const STEPS: [&str; 4] = ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"];
@@ -31,9 +17,10 @@ impl ImageConfig {
     /// `processor_config.json`, and compares it with the model it belongs to.
     ///
     /// Pixel limits are read from `min_pixels` and `max_pixels` where they are
-    /// there, as transformers does, and else from `size`. Absent `resample` is
-    /// bicubic, absent `rescale_factor` is 1/255, absent patch and merge sizes are
-    /// the model's.
+    /// there, as transformers does, and else from `size`; the numbers of tiles from
+    /// `min_patches` and `max_patches`, or what `config.json` says of them. Absent
+    /// `resample` is bicubic, absent `rescale_factor` is 1/255, absent patch and merge
+    /// sizes are the model's.
     ///
     /// # Errors
     /// [`crate::error::Kind::Model`] names the key that is missing, out of range or
@@ -42,22 +29,21 @@ impl ImageConfig {
     pub fn from_json(preprocessor_config: &[u8], model: &ModelConfig) -> Result<Self> {
         let value = parse(preprocessor_config)?;
         let mut root = Object::root(&value)?;
-        if let Some(nested) = root.optional_object("image_processor", "image_processor")? {
+        if let Some(nested) = root.optional_object("image_processor")? {
             root = nested;
         }
-        root.only_text("image_processor_type", &PROCESSORS)?;
+        let files = model.family.files();
+        root.only_text("image_processor_type", files.processors)?;
         for step in STEPS {
             root.only_flag(step, true)?;
         }
-        let (min_pixels, max_pixels) = pixels(&root)?;
         let config = Self {
             patch_size: root.side("patch_size", 1..=256)?.unwrap_or(model.vision.patch_size),
             temporal_patch_size: root
                 .side("temporal_patch_size", 1..=16)?
                 .unwrap_or(model.vision.temporal_patch_size),
             merge_size: root.side("merge_size", 1..=16)?.unwrap_or(model.vision.spatial_merge_size),
-            min_pixels,
-            max_pixels,
+            geometry: (files.geometry)(&root, model)?,
             mean: channels(&root, "image_mean", f64::NEG_INFINITY)?,
             std: channels(&root, "image_std", 0.0)?,
             rescale_factor: root.number("rescale_factor", 0.0, 1e3)?.unwrap_or(1.0 / 255.0),
@@ -69,21 +55,37 @@ impl ImageConfig {
 
     /// The configuration as `preprocessor_config.json` holds it.
     pub fn to_json(&self) -> Value {
-        json!({
-            "image_processor_type": "Qwen2VLImageProcessorFast",
+        let mut json = json!({
             "do_convert_rgb": true,
             "do_resize": true,
             "do_rescale": true,
             "do_normalize": true,
-            "size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
-            "patch_size": self.patch_size,
-            "temporal_patch_size": self.temporal_patch_size,
-            "merge_size": self.merge_size,
             "image_mean": self.mean,
             "image_std": self.std,
             "rescale_factor": self.rescale_factor,
             "resample": self.resample,
-        })
+        });
+        let own = match self.geometry {
+            Geometry::Scaled { min_pixels, max_pixels } => json!({
+                "image_processor_type": "Qwen2VLImageProcessorFast",
+                "size": {"shortest_edge": min_pixels, "longest_edge": max_pixels},
+                "patch_size": self.patch_size,
+                "temporal_patch_size": self.temporal_patch_size,
+                "merge_size": self.merge_size,
+            }),
+            Geometry::Tiled(Tiles { side, min_tiles, max_tiles, thumbnail }) => json!({
+                "image_processor_type": "GotOcr2ImageProcessorFast",
+                "size": {"height": side, "width": side},
+                "crop_to_patches": true,
+                "min_patches": min_tiles,
+                "max_patches": max_tiles,
+                "use_thumbnail": thumbnail,
+            }),
+        };
+        if let (Value::Object(json), Value::Object(own)) = (&mut json, own) {
+            json.extend(own);
+        }
+        json
     }
 
     fn agree(&self, model: &ModelConfig) -> Result<()> {
@@ -107,31 +109,6 @@ impl ImageConfig {
         }
         Ok(())
     }
-}
-
-/// `(min_pixels, max_pixels)` from whichever form the file uses.
-fn pixels(root: &Object<'_>) -> Result<(usize, usize)> {
-    let size = root.optional_object("size", "size")?;
-    let limit = |key: &str, edge: &str| -> Result<usize> {
-        if let Some(pixels) = root.optional_count(key, 1..=MAX_PIXELS)? {
-            return Ok(pixels);
-        }
-        for size_key in [edge, key] {
-            let pixels =
-                size.map(|size| size.optional_count(size_key, 1..=MAX_PIXELS)).transpose()?.flatten();
-            if let Some(pixels) = pixels {
-                return Ok(pixels);
-            }
-        }
-        Err(Error::model(format!("neither size.{edge} nor {key} is there")))
-    };
-    let (min, max) = (limit("min_pixels", "shortest_edge")?, limit("max_pixels", "longest_edge")?);
-    if min > max {
-        return Err(Error::model(format!(
-            "size.shortest_edge (min_pixels) is {min}, above size.longest_edge (max_pixels), which is {max}"
-        )));
-    }
-    Ok((min, max))
 }
 
 /// Three numbers above `low`, or one for all three channels.

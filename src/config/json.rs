@@ -8,9 +8,9 @@ use crate::{Error, Result};
 const MAX_BYTES: usize = 4 << 20;
 
 /// An object and the path that leads to it, empty for the file itself.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Object<'a> {
-    path: &'static str,
+    path: String,
     map: &'a Map<String, Value>,
 }
 
@@ -31,19 +31,19 @@ impl<'a> Object<'a> {
         let map = value
             .as_object()
             .ok_or_else(|| Error::model(format!("expected a JSON object, got {}", kind(value))))?;
-        Ok(Self { path: "", map })
+        Ok(Self { path: String::new(), map })
     }
 
-    /// The object under `key`; `path` is its whole path for messages.
-    pub(super) fn object(&self, key: &str, path: &'static str) -> Result<Self> {
-        self.optional_object(key, path)?.ok_or_else(|| self.missing(key))
+    /// The object under `key`.
+    pub(super) fn object(&self, key: &str) -> Result<Self> {
+        self.optional_object(key)?.ok_or_else(|| self.missing(key))
     }
 
     /// Like [`Object::object`], `None` where the key is absent or null.
-    pub(super) fn optional_object(&self, key: &str, path: &'static str) -> Result<Option<Self>> {
+    pub(super) fn optional_object(&self, key: &str) -> Result<Option<Self>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Self { path, map })),
+            Some(Value::Object(map)) => Ok(Some(Self { path: self.name(key), map })),
             Some(other) => Err(self.wrong(key, "an object", other)),
         }
     }
@@ -136,6 +136,16 @@ impl<'a> Object<'a> {
         match self.flag(key)? {
             Some(flag) if flag != expected => {
                 Err(self.unsupported(key, &[if expected { "true" } else { "false" }], &Value::Bool(flag)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a number other than `expected`; absent is fine.
+    pub(super) fn only_integer(&self, key: &str, expected: i64) -> Result<()> {
+        match self.get(key) {
+            Some(value) if value.as_i64() != Some(expected) => {
+                Err(self.unsupported(key, &[&expected.to_string()], value))
             }
             _ => Ok(()),
         }

@@ -81,8 +81,8 @@ impl Preflight {
         let processor = Processor::new(facts)?;
         let picture = Picture::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE])?;
         let grid = processor.grid_thw(&picture)?;
-        let merged: usize = processor.merged(grid).iter().product();
-        let rows = Rows { patches: grid.iter().product::<usize>() as u64, tokens: merged as u64 };
+        let [tiles, h, w] = grid.map(|size| size as u64);
+        let rows = Rows { tiles, patches: h * w, tokens: processor.n_image_tokens(grid) as u64 };
         let sums = Sums::of(&checkpoint, processor.config(), rows);
         Ok(Self {
             name,
@@ -106,7 +106,11 @@ impl Preflight {
 /// Rows of the activations that a picture makes.
 #[derive(Clone, Copy)]
 struct Rows {
+    /// Pictures that the tower reads one by one.
+    tiles: u64,
+    /// Patches of each.
     patches: u64,
+    /// Decoder tokens of all.
     tokens: u64,
 }
 
@@ -144,14 +148,15 @@ impl Sums {
                 None => sums.per_token += flop,
                 // Mergers come after four patches have become one token.
                 Some(name) if name.contains("merger") => sums.picture += flop * rows.tokens as f64,
-                Some(_) => sums.picture += flop * rows.patches as f64,
+                Some(_) => sums.picture += flop * (rows.tiles * rows.patches) as f64,
             }
         }
         let (vision, text) = (&config.vision, &config.text);
         let heads = (text.num_attention_heads * text.head_dim * text.num_hidden_layers) as f64;
         // Queries by keys and probabilities by values, two each.
         sums.per_pair = 4.0 * heads;
-        sums.picture += 4.0 * (vision.depth * vision.hidden_size) as f64 * (rows.patches as f64).powi(2);
+        let pairs = rows.tiles as f64 * (rows.patches as f64).powi(2);
+        sums.picture += 4.0 * (vision.depth * vision.hidden_size) as f64 * pairs;
         let cache = 8 * (text.num_hidden_layers * text.num_key_value_heads * text.head_dim) as u64;
         let seen = rows.tokens + TEXT_TOKENS;
         let features = 4 * (1 + vision.deepstack_visual_indexes.len() as u64) * text.hidden_size as u64;

@@ -3,8 +3,8 @@
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::Result;
 use crate::image::Picture;
-use crate::image::geometry::smart_resize;
-use crate::image::patches::{Patches, preprocess};
+use crate::image::patches::{Patches, grid, preprocess};
+use crate::model::token_positions;
 use crate::score::{AnswerTokens, ScoringOptions};
 use crate::text::{ChatTemplate, Element, Request, Tokenizer, check_length};
 use crate::weights::ModelFacts;
@@ -40,7 +40,7 @@ impl Processor {
         let ModelFacts { config, image, tokenizer, scoring } = facts;
         let tokenizer = Tokenizer::from_json(&tokenizer)?;
         let answers = AnswerTokens::resolve(&tokenizer, &scoring)?;
-        let template = ChatTemplate::new(tokenizer, config.tokens)?;
+        let template = ChatTemplate::new(tokenizer, config.family, config.tokens)?;
         Ok(Self { config, image, template, scoring, answers })
     }
 
@@ -67,21 +67,23 @@ impl Processor {
         preprocess(picture, &self.image)
     }
 
-    /// Frames, rows and columns of the patches that a picture will have.
+    /// Tiles of a picture, and rows and columns of patches in each.
     ///
     /// # Errors
     /// Where the picture's shape cannot be used.
     pub fn grid_thw(&self, picture: &Picture) -> Result<[usize; 3]> {
-        let ImageConfig { patch_size, merge_size, min_pixels, max_pixels, .. } = self.image;
-        let factor = patch_size * merge_size;
-        let (height, width) =
-            smart_resize(picture.height(), picture.width(), factor, min_pixels, max_pixels)?;
-        Ok([1, height / patch_size, width / patch_size])
+        grid(picture, &self.image)
     }
 
-    /// Merged rows and columns of a grid: one token each.
-    pub fn merged(&self, [_, h, w]: [usize; 3]) -> [usize; 2] {
-        [h / self.image.merge_size, w / self.image.merge_size]
+    /// Tokens that a picture of such a grid takes in a sequence.
+    pub fn n_image_tokens(&self, [tiles, h, w]: [usize; 3]) -> usize {
+        tiles * (h / self.image.merge_size) * (w / self.image.merge_size)
+    }
+
+    /// Positions of a sequence with a picture of such a grid on all three axes, and the position after
+    /// the last.
+    pub fn positions(&self, ids: &[u32], grid_thw: [usize; 3]) -> (Vec<[usize; 3]>, usize) {
+        token_positions(ids, &self.config, grid_thw)
     }
 
     /// The questions of a request about a picture of `n_image_tokens` tokens: the overall one

@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{
     DecoderInput, KvCache, Observer, Phase, Rotary, VisionFeatures, answer_logits, causal_mask,
-    token_positions,
 };
 use crate::score::{ScoreResult, Timings, element, geometric_mean, overall};
 use crate::text::Request;
@@ -25,7 +24,7 @@ use crate::text::Request;
 pub struct Session {
     engine: Arc<Engine>,
     features: VisionFeatures,
-    grid: [usize; 2],
+    grid_thw: [usize; 3],
     picture_sha256: String,
     prefix: Option<Prefix>,
     image_ms: f64,
@@ -50,14 +49,13 @@ impl Session {
         let start = Instant::now();
         observer.phase(Phase::Picture);
         let patches = engine.processor.patches(picture)?;
-        let [_, h, w] = patches.grid_thw;
-        let grid = engine.processor.merged(patches.grid_thw);
+        let grid_thw = patches.grid_thw;
         let shape = [1, patches.n_rows(), patches.row_len];
         let patches = Tensor::from_data(TensorData::new(patches.data, shape), &engine.device);
-        let features = engine.model.visual.forward(patches, [h, w], observer).await?;
+        let features = engine.model.visual.forward(patches, grid_thw, observer).await?;
         fence(&features.tokens).await?;
         let image_ms = milliseconds(start);
-        Ok(Self { engine, features, grid, picture_sha256: picture.sha256_hex(), prefix: None, image_ms })
+        Ok(Self { engine, features, grid_thw, picture_sha256: picture.sha256_hex(), prefix: None, image_ms })
     }
 
     /// SHA-256 of the decoded picture, lower-case hexadecimal.
@@ -67,7 +65,7 @@ impl Session {
 
     /// Number of tokens that the picture takes in a sequence.
     pub(super) fn n_image_tokens(&self) -> usize {
-        self.grid[0] * self.grid[1]
+        self.engine.processor.n_image_tokens(self.grid_thw)
     }
 
     /// Answers a request: the overall question and one per element.
@@ -142,7 +140,7 @@ impl Session {
     async fn prefill(&mut self, ids: &[u32], observer: &impl Observer) -> Result<()> {
         let engine = self.engine.clone();
         let image = engine.processor.config().tokens.image;
-        let (positions, next) = token_positions(ids, image, self.grid);
+        let (positions, next) = engine.processor.positions(ids, self.grid_thw);
         let picture_end = ids.iter().rposition(|&id| id == image).map_or(0, |last| last + 1);
         let reused = match &self.prefix {
             Some(prefix) => match common(&prefix.ids, ids) {

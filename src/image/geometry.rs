@@ -1,5 +1,6 @@
 //! Which size a picture is resized to.
 
+use crate::config::Tiles;
 use crate::error::{Error, Result};
 
 /// Longest side over shortest side above which a picture is refused.
@@ -28,19 +29,10 @@ pub fn smart_resize(
     min_pixels: usize,
     max_pixels: usize,
 ) -> Result<(usize, usize)> {
-    if height == 0 || width == 0 {
-        return Err(Error::image(format!("the picture has no pixels: {width}x{height}")));
-    }
+    check_shape(height, width)?;
     if factor == 0 || max_pixels == 0 {
         return Err(Error::model(format!(
             "a resizing factor of {factor} with at most {max_pixels} pixels fits no picture"
-        )));
-    }
-    let aspect = height.max(width) as f64 / height.min(width) as f64;
-    if aspect > MAX_ASPECT_RATIO {
-        return Err(Error::image(format!(
-            "the picture of {width}x{height} pixels has an aspect ratio of {aspect:.1}, above the limit of \
-             {MAX_ASPECT_RATIO}"
         )));
     }
     let (h, w, f) = (height as f64, width as f64, factor as f64);
@@ -60,4 +52,53 @@ pub fn smart_resize(
         )));
     }
     Ok((h_bar as usize, w_bar as usize))
+}
+
+/// Columns and rows of tiles whose shape is nearest to the picture's.
+///
+/// Grids of `min_tiles` to `max_tiles` tiles are tried in the order of their number, then of their
+/// columns. Of two equally near ones the later is taken where the picture has more than half of
+/// its pixels.
+///
+/// # Errors
+/// The aspect ratio is above [`MAX_ASPECT_RATIO`] or a side is zero.
+///
+/// Source: `get_optimal_tiled_canvas` in transformers 5.23.0,
+/// `models/got_ocr2/image_processing_pil_got_ocr2.py`.
+pub fn tile_grid(height: usize, width: usize, tiles: &Tiles) -> Result<[usize; 2]> {
+    check_shape(height, width)?;
+    let Tiles { side, min_tiles, max_tiles, .. } = *tiles;
+    let aspect = width as f64 / height as f64;
+    let mut grids: Vec<[usize; 2]> = (1..=max_tiles)
+        .flat_map(|columns| (1..=max_tiles / columns).map(move |rows| [columns, rows]))
+        .filter(|[columns, rows]| columns * rows >= min_tiles)
+        .collect();
+    grids.sort_by_key(|[columns, rows]| columns * rows);
+    let mut best = ([1, 1], f64::INFINITY);
+    for grid in grids {
+        let [columns, rows] = grid;
+        let difference = (aspect - columns as f64 / rows as f64).abs();
+        let is_large = (width * height) as f64 > 0.5 * (side * side * columns * rows) as f64;
+        // Equal to the last bit, as in the source.
+        let is_as_near = difference.total_cmp(&best.1).is_eq();
+        if difference < best.1 || (is_as_near && is_large) {
+            best = (grid, difference);
+        }
+    }
+    Ok(best.0)
+}
+
+/// Refuses pictures that no size is right for.
+fn check_shape(height: usize, width: usize) -> Result<()> {
+    if height == 0 || width == 0 {
+        return Err(Error::image(format!("the picture has no pixels: {width}x{height}")));
+    }
+    let aspect = height.max(width) as f64 / height.min(width) as f64;
+    if aspect > MAX_ASPECT_RATIO {
+        return Err(Error::image(format!(
+            "the picture of {width}x{height} pixels has an aspect ratio of {aspect:.1}, above the limit of \
+             {MAX_ASPECT_RATIO}"
+        )));
+    }
+    Ok(())
 }

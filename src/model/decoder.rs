@@ -1,4 +1,4 @@
-//! The decoder: embeddings to hidden states (`Qwen3VLTextModel`).
+//! The decoder: embeddings to hidden states (`Qwen3VLTextModel`, `Qwen3Model`, `Qwen2Model`).
 
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
@@ -28,15 +28,17 @@ pub struct DecoderInput<'a> {
     pub cache: Option<&'a KvCache>,
 }
 
-/// Causal self-attention with grouped queries and a norm on each query and key head.
+/// Causal self-attention with grouped queries, in some families with biases or a norm on each query and
+/// key head.
 #[derive(Module, Debug)]
 pub(super) struct Attention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
-    q_norm: RmsNorm,
-    k_norm: RmsNorm,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
+    head_dim: usize,
 }
 
 /// `SwiGLU`: `down(silu(gate(x)) * up(x))`.
@@ -113,6 +115,8 @@ impl DecoderLayer {
         let (width, head) = (config.hidden_size, config.head_dim);
         let (queries, keys) = (config.num_attention_heads * head, config.num_key_value_heads * head);
         let linear = |d_in, d_out| Linear::new(d_in, d_out, false, device);
+        let biased = |d_in, d_out| Linear::new(d_in, d_out, config.attention_bias, device);
+        let head_norm = || config.qk_norm.then(|| norm(head, config, device));
         // Branches that end in the residual stream start small, so that a fresh decoder does not
         // drown its tokens (GPT-2, section 2.3: a factor of 1 / sqrt(number of branches)).
         let gain = (2.0 * config.num_hidden_layers as f64).powf(-0.5);
@@ -121,12 +125,13 @@ impl DecoderLayer {
             input_layernorm: norm(width, config, device),
             post_attention_layernorm: norm(width, config, device),
             self_attn: Attention {
-                q_proj: linear(width, queries),
-                k_proj: linear(width, keys),
-                v_proj: linear(width, keys),
+                q_proj: biased(width, queries),
+                k_proj: biased(width, keys),
+                v_proj: biased(width, keys),
                 o_proj: branch_end(queries, width),
-                q_norm: norm(head, config, device),
-                k_norm: norm(head, config, device),
+                q_norm: head_norm(),
+                k_norm: head_norm(),
+                head_dim: head,
             },
             mlp: Mlp {
                 gate_proj: linear(width, config.intermediate_size),
@@ -161,10 +166,14 @@ impl Attention {
         mask: Tensor<3>,
         past: Option<&(Tensor<4>, Tensor<4>)>,
     ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
-        let [head_dim] = self.q_norm.gamma.lazy_shape().dims();
-        let query = rotary.apply(self.q_norm.forward(heads(self.q_proj.forward(hidden.clone()), head_dim)));
-        let mut key = rotary.apply(self.k_norm.forward(heads(self.k_proj.forward(hidden.clone()), head_dim)));
-        let mut value = heads(self.v_proj.forward(hidden), head_dim);
+        let split = |linear: &Linear, x: Tensor<3>| heads(linear.forward(x), self.head_dim);
+        let normed = |norm: &Option<RmsNorm>, x: Tensor<4>| match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let query = rotary.apply(normed(&self.q_norm, split(&self.q_proj, hidden.clone())));
+        let mut key = rotary.apply(normed(&self.k_norm, split(&self.k_proj, hidden.clone())));
+        let mut value = split(&self.v_proj, hidden);
         if let Some((past_key, past_value)) = past {
             key = Tensor::cat(vec![past_key.clone(), key], 2);
             value = Tensor::cat(vec![past_value.clone(), value], 2);

@@ -1,4 +1,4 @@
-//! Neighbouring patches to one decoder token (`Qwen3VLVisionPatchMerger`).
+//! Neighbouring patches to one decoder token (`Qwen3VLVisionPatchMerger`, `InternVLMultiModalProjector`).
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
@@ -6,8 +6,10 @@ use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
 use super::linear::Linear;
-use super::vision::EPSILON;
 use crate::config::VisionConfig;
+
+/// Epsilon of the projector's norm (`nn.LayerNorm` in `InternVLMultiModalProjector`, torch's default).
+const PROJECTOR_EPSILON: f64 = 1e-5;
 
 /// `fc2(gelu_erf(fc1(shuffle(x))))` with a norm before or after the shuffle.
 ///
@@ -23,20 +25,27 @@ pub(super) struct Merger {
 impl Merger {
     /// The final merger: its norm runs over `Dv`, before the shuffle.
     pub(super) fn before_shuffle(config: &VisionConfig, device: &Device) -> Self {
-        Self::new(config, config.hidden_size, device)
+        let merged = merged(config);
+        Self::new([config.hidden_size, merged, merged, config.out_hidden_size], config.layer_norm_eps, device)
     }
 
     /// A `DeepStack` merger: its norm runs over `merge² * Dv`, after the shuffle.
     pub(super) fn after_shuffle(config: &VisionConfig, device: &Device) -> Self {
-        Self::new(config, config.hidden_size * config.spatial_merge_size.pow(2), device)
+        let merged = merged(config);
+        Self::new([merged, merged, merged, config.out_hidden_size], config.layer_norm_eps, device)
     }
 
-    fn new(config: &VisionConfig, norm_width: usize, device: &Device) -> Self {
-        let width = config.hidden_size * config.spatial_merge_size.pow(2);
+    /// A projector: its norm runs over `merge² * Dv`, and it has the decoder's width inside too.
+    pub(super) fn projector(config: &VisionConfig, device: &Device) -> Self {
+        let (merged, width) = (merged(config), config.out_hidden_size);
+        Self::new([merged, merged, width, width], PROJECTOR_EPSILON, device)
+    }
+
+    fn new([norm, merged, inner, out]: [usize; 4], epsilon: f64, device: &Device) -> Self {
         Self {
-            norm: LayerNormConfig::new(norm_width).with_epsilon(EPSILON).init(device),
-            linear_fc1: Linear::new(width, width, true, device),
-            linear_fc2: Linear::new(width, config.out_hidden_size, true, device),
+            norm: LayerNormConfig::new(norm).with_epsilon(epsilon).init(device),
+            linear_fc1: Linear::new(merged, inner, true, device),
+            linear_fc2: Linear::new(inner, out, true, device),
         }
     }
 
@@ -55,4 +64,9 @@ impl Merger {
         };
         self.linear_fc2.forward(gelu(self.linear_fc1.forward(hidden)))
     }
+}
+
+/// Width of the patches of a token side by side.
+fn merged(config: &VisionConfig) -> usize {
+    config.hidden_size * config.spatial_merge_size.pow(2)
 }

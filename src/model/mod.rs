@@ -1,7 +1,7 @@
 //! The vision-language model: tensors in, tensors out.
 //!
 //! ```text
-//! patches -> VisionTower -> picture tokens + DeepStack features
+//! patches -> VisionTower -> picture tokens + DeepStack features (of some families)
 //!                              |
 //! token rows -> [ text | picture tokens | text ] -> Decoder -> hidden -> answer logits
 //! ```
@@ -10,18 +10,21 @@
 //! pass, `S` tokens seen (cached ones first), `H` heads, `Hkv` key heads, `Dh` width of a
 //! head, `Dv` width of the vision tower, `D` width of the decoder.
 //!
-//! A family is a configuration of these parts. Embedding table and output head are not
+//! A family is a configuration of these parts, and a vision tower of its own made of them. Embedding table and output head are not
 //! part of the module: only the rows of a prompt and of the answer tokens ever reach the
 //! device, as plain tensors.
 
 mod attention;
 mod cache;
 mod decoder;
+mod internvl;
 mod linear;
 mod merger;
 mod observer;
 mod positions;
+mod qwen3_vl;
 mod rope;
+mod tower;
 mod vision;
 
 pub use attention::HIDDEN;
@@ -31,7 +34,8 @@ pub use linear::Linear;
 pub use observer::{Observer, Phase, Stage};
 pub use positions::{causal_mask, token_positions};
 pub use rope::Rotary;
-pub use vision::{VisionFeatures, VisionTower};
+pub use tower::VisionTower;
+pub use vision::VisionFeatures;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -40,7 +44,7 @@ use crate::config::ModelConfig;
 
 /// A vision-language model without its embedding table and head.
 ///
-/// Parameter paths are the checkpoint's names without the leading `model.`.
+/// Parameter paths are the canonical names of tensors (`weights::names`).
 #[derive(Module, Debug)]
 pub struct VisionLanguageModel {
     /// Pictures to features.
@@ -52,10 +56,7 @@ pub struct VisionLanguageModel {
 impl VisionLanguageModel {
     /// A model of random parameters that come to life when first used.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
-        Self {
-            visual: VisionTower::new(&config.vision, device),
-            language_model: Decoder::new(&config.text, device),
-        }
+        Self { visual: VisionTower::new(config, device), language_model: Decoder::new(&config.text, device) }
     }
 }
 

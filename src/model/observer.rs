@@ -11,12 +11,14 @@ use crate::error::Result;
 pub enum Stage {
     /// Patches after the patch embedding, `[B, N, Dv]`.
     PatchEmbed,
-    /// The same with interpolated positions added.
+    /// The same with positions added, behind the class token where there is one.
     PosEmbed,
     /// After vision block `n`.
     VisionBlock(usize),
     /// `DeepStack` feature set `k`, `[B, N / merge², D]`.
     DeepStack(usize),
+    /// The patches of each token side by side, `[B, N / merge², merge² * Dv]`, where that is a step of its own.
+    PixelShuffle,
     /// Merged picture tokens, `[B, N / merge², D]`.
     Merger,
     /// Decoder input, `[B, T, D]`.
@@ -34,6 +36,7 @@ impl fmt::Display for Stage {
             Self::PosEmbed => f.write_str("pos_embed"),
             Self::VisionBlock(n) => write!(f, "vision_block.{n}"),
             Self::DeepStack(k) => write!(f, "deepstack.{k}"),
+            Self::PixelShuffle => f.write_str("pixel_shuffle"),
             Self::Merger => f.write_str("merger"),
             Self::InputsEmbeds => f.write_str("inputs_embeds"),
             Self::Layer(n) => write!(f, "layer.{n}"),

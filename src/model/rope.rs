@@ -58,7 +58,8 @@ impl Rotary {
     /// Positions (time, height, width) of decoder tokens, interleaved as `mrope_section`
     /// says: frequency `i` belongs to height where `i % 3 == 1` and `i < 3 * section[1]`, to
     /// width where `i % 3 == 2` and `i < 3 * section[2]`, else to time
-    /// (`Qwen3VLTextRotaryEmbedding.apply_interleaved_mrope`).
+    /// (`Qwen3VLTextRotaryEmbedding.apply_interleaved_mrope`). Equal positions on all axes make it the plain
+    /// rotary embedding of one axis (`Qwen2RotaryEmbedding`).
     pub fn for_tokens(positions: &[Vec<[usize; 3]>], config: &TextConfig, device: &Device) -> Self {
         let half = config.head_dim / 2;
         let frequencies: Vec<(usize, f64)> = (0..half)

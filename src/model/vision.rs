@@ -1,20 +1,52 @@
-//! The vision tower: patches to features (`Qwen3VLVisionModel`).
+//! Vision towers: patches to features. Each family has its own, made of the parts below.
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
-use burn::tensor::activation::sigmoid;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::{Device, Tensor};
 
 use super::attention::{attend, heads};
+use super::internvl::InternVlTower;
 use super::linear::Linear;
-use super::merger::Merger;
-use super::observer::{Observer, Stage};
+use super::observer::Observer;
+use super::qwen3_vl::Qwen3VlTower;
 use super::rope::Rotary;
-use crate::config::VisionConfig;
+use super::tower::{VisionTower, each};
+use crate::config::{Family, ModelConfig, VisionConfig};
 use crate::error::Result;
 
-/// Epsilon of the tower's layer norms (`Qwen3VLVisionBlock`, `eps=1e-6`).
-pub(super) const EPSILON: f64 = 1e-6;
+/// What the decoder sees of a picture.
+#[derive(Debug, Clone)]
+pub struct VisionFeatures {
+    /// Picture tokens, `[B, M, D]`.
+    pub tokens: Tensor<3>,
+    /// `DeepStack` features, one set for each of the decoder's first layers, same shape; none in families
+    /// without them.
+    pub deepstack: Vec<Tensor<3>>,
+}
+
+impl VisionTower {
+    /// A tower of random parameters that come to life when first used.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        match config.family {
+            Family::Qwen3Vl => Self::Qwen3Vl(Qwen3VlTower::new(&config.vision, device)),
+            Family::InternVl => Self::InternVl(InternVlTower::new(&config.vision, device)),
+        }
+    }
+
+    /// Encodes pictures that share one grid.
+    ///
+    /// # Shapes
+    /// - `patches`: `[B, N, C * T * p * p]`, tile by tile in merge-block order, `N` the product of `grid_thw`
+    pub async fn forward(
+        &self,
+        patches: Tensor<3>,
+        grid_thw: [usize; 3],
+        observer: &impl Observer,
+    ) -> Result<VisionFeatures> {
+        each!(self, tower => tower.forward(patches, grid_thw, observer).await)
+    }
+}
 
 /// Pixels of one patch to a vector. A convolution whose kernel is its stride is a product.
 #[derive(Module, Debug)]
@@ -23,20 +55,24 @@ pub(super) struct PatchEmbed {
     pub proj: Linear,
 }
 
-/// Learned positions of a square grid, resampled to the picture's grid.
+/// Learned positions of a square grid, behind that of the class token where there is one.
 #[derive(Module, Debug)]
 pub(super) struct PositionTable {
-    /// `[side², Dv]`.
+    /// `[side² or side² + 1, Dv]`.
     pub weight: Param<Tensor<2>>,
 }
 
-/// One block: attention, then feed-forward, each behind a norm.
+/// One block: attention, then feed-forward, each behind a norm and, in some families, a scale.
 #[derive(Module, Debug)]
 pub(super) struct VisionBlock {
     norm1: LayerNorm,
     norm2: LayerNorm,
     attn: VisionAttention,
     mlp: VisionMlp,
+    /// `[Dv]`.
+    ls1: Option<Param<Tensor<1>>>,
+    /// `[Dv]`.
+    ls2: Option<Param<Tensor<1>>>,
 }
 
 /// Full attention among the patches of one picture.
@@ -47,167 +83,99 @@ pub(super) struct VisionAttention {
     num_heads: usize,
 }
 
-/// `fc2(gelu_tanh(fc1(x)))`.
+/// `fc2(gelu(fc1(x)))`.
 #[derive(Module, Debug)]
 pub(super) struct VisionMlp {
     linear_fc1: Linear,
     linear_fc2: Linear,
-}
-
-/// The whole tower.
-#[derive(Module, Debug)]
-pub struct VisionTower {
-    patch_embed: PatchEmbed,
-    pos_embed: PositionTable,
-    blocks: Vec<VisionBlock>,
-    merger: Merger,
-    deepstack_merger_list: Vec<Merger>,
     #[module(skip)]
-    config: VisionConfig,
+    gelu: Gelu,
 }
 
-/// What the decoder sees of a picture.
-#[derive(Debug, Clone)]
-pub struct VisionFeatures {
-    /// Picture tokens, `[B, N / merge², D]`.
-    pub tokens: Tensor<3>,
-    /// `DeepStack` features, one set for each of the decoder's first layers, same shape.
-    pub deepstack: Vec<Tensor<3>>,
+/// The two forms of GELU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gelu {
+    /// `gelu`: by the error function.
+    Erf,
+    /// `gelu_pytorch_tanh`.
+    Tanh,
 }
 
-impl VisionTower {
-    /// A tower of random parameters that come to life when first used.
-    pub fn new(config: &VisionConfig, device: &Device) -> Self {
-        let width = config.hidden_size;
+impl PatchEmbed {
+    pub(super) fn new(config: &VisionConfig, device: &Device) -> Self {
         let patch = config.in_channels * config.temporal_patch_size * config.patch_size * config.patch_size;
-        Self {
-            patch_embed: PatchEmbed { proj: Linear::new(patch, width, true, device) },
-            pos_embed: PositionTable {
-                weight: Initializer::Normal { mean: 0.0, std: 0.02 }
-                    .init([config.num_position_embeddings, width], device),
-            },
-            blocks: (0..config.depth).map(|_| VisionBlock::new(config, device)).collect(),
-            merger: Merger::before_shuffle(config, device),
-            deepstack_merger_list: config
-                .deepstack_visual_indexes
-                .iter()
-                .map(|_| Merger::after_shuffle(config, device))
-                .collect(),
-            config: config.clone(),
-        }
+        Self { proj: Linear::new(patch, config.hidden_size, true, device) }
     }
+}
 
-    /// Encodes pictures that share one grid.
-    ///
-    /// # Shapes
-    /// - `patches`: `[B, N, C * T * p * p]` in merge-block order, `N = grid_hw[0] * grid_hw[1]`
-    pub async fn forward(
-        &self,
-        patches: Tensor<3>,
-        grid_hw: [usize; 2],
-        observer: &impl Observer,
-    ) -> Result<VisionFeatures> {
-        let device = patches.device();
-        let order = merge_block_order(grid_hw, self.config.spatial_merge_size);
-        let rotary = Rotary::for_patches(&order, self.config.hidden_size / self.config.num_heads, &device);
-
-        let mut hidden = self.patch_embed.proj.forward(patches);
-        observer.stage(Stage::PatchEmbed, &hidden);
-        hidden = hidden + self.pos_embed.resample(&order, grid_hw).unsqueeze();
-        observer.stage(Stage::PosEmbed, &hidden);
-
-        let mut deepstack = Vec::with_capacity(self.deepstack_merger_list.len());
-        for (index, block) in self.blocks.iter().enumerate() {
-            hidden = block.forward(hidden, &rotary);
-            observer.stage(Stage::VisionBlock(index), &hidden);
-            if let Some(k) = self.config.deepstack_visual_indexes.iter().position(|&tap| tap == index) {
-                let features = self.deepstack_merger_list[k].forward(hidden.clone());
-                observer.stage(Stage::DeepStack(k), &features);
-                deepstack.push(features);
-            }
-            observer.between_layers().await?;
-        }
-        let tokens = self.merger.forward(hidden);
-        observer.stage(Stage::Merger, &tokens);
-        Ok(VisionFeatures { tokens, deepstack })
+impl PositionTable {
+    pub(super) fn new(config: &VisionConfig, device: &Device) -> Self {
+        let initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
+        Self { weight: initializer.init([config.num_position_embeddings, config.hidden_size], device) }
     }
 }
 
 impl VisionBlock {
-    fn new(config: &VisionConfig, device: &Device) -> Self {
+    /// `layer_scale`: what the scales of both branches start with, where there are any.
+    pub(super) fn new(config: &VisionConfig, gelu: Gelu, layer_scale: Option<f64>, device: &Device) -> Self {
         let width = config.hidden_size;
-        let norm = || LayerNormConfig::new(width).with_epsilon(EPSILON).init(device);
+        let norm = || LayerNormConfig::new(width).with_epsilon(config.layer_norm_eps).init(device);
+        let scale = || layer_scale.map(|value| Initializer::Constant { value }.init([width], device));
         Self {
             norm1: norm(),
             norm2: norm(),
             attn: VisionAttention {
-                qkv: Linear::new(width, 3 * width, true, device),
+                qkv: Linear::new(width, 3 * width, config.attention_bias, device),
                 proj: Linear::new(width, width, true, device),
                 num_heads: config.num_heads,
             },
             mlp: VisionMlp {
                 linear_fc1: Linear::new(width, config.intermediate_size, true, device),
                 linear_fc2: Linear::new(config.intermediate_size, width, true, device),
+                gelu,
             },
+            ls1: scale(),
+            ls2: scale(),
         }
     }
 
     /// # Shapes
     /// - input and output: `[B, N, Dv]`
-    fn forward(&self, hidden: Tensor<3>, rotary: &Rotary) -> Tensor<3> {
-        let hidden = hidden.clone() + self.attn.forward(self.norm1.forward(hidden), rotary);
-        hidden.clone() + self.mlp.forward(self.norm2.forward(hidden))
+    pub(super) fn forward(&self, hidden: Tensor<3>, rotary: Option<&Rotary>) -> Tensor<3> {
+        let attended = self.attn.forward(self.norm1.forward(hidden.clone()), rotary);
+        let hidden = hidden + scaled(attended, self.ls1.as_ref());
+        let fed = self.mlp.forward(self.norm2.forward(hidden.clone()));
+        hidden + scaled(fed, self.ls2.as_ref())
+    }
+}
+
+fn scaled(branch: Tensor<3>, scale: Option<&Param<Tensor<1>>>) -> Tensor<3> {
+    match scale {
+        Some(scale) => branch * scale.val().unsqueeze(),
+        None => branch,
     }
 }
 
 impl VisionAttention {
-    fn forward(&self, hidden: Tensor<3>, rotary: &Rotary) -> Tensor<3> {
+    fn forward(&self, hidden: Tensor<3>, rotary: Option<&Rotary>) -> Tensor<3> {
         let [_, _, width] = hidden.dims();
         let qkv = self.qkv.forward(hidden);
         let part = |index: usize| heads(qkv.clone().narrow(2, index * width, width), width / self.num_heads);
-        let (query, key) = (rotary.apply(part(0)), rotary.apply(part(1)));
-        self.proj.forward(attend(query, key, part(2), None))
+        let turned = |x: Tensor<4>| match rotary {
+            Some(rotary) => rotary.apply(x),
+            None => x,
+        };
+        self.proj.forward(attend(turned(part(0)), turned(part(1)), part(2), None))
     }
 }
 
 impl VisionMlp {
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.linear_fc2.forward(gelu_tanh(self.linear_fc1.forward(hidden)))
-    }
-}
-
-impl PositionTable {
-    /// Bilinear resampling with aligned corners, in merge-block order
-    /// (`Qwen3VLVisionModel.fast_pos_embed_interpolate`).
-    ///
-    /// # Shapes
-    /// - output: `[N, Dv]`
-    fn resample(&self, order: &[[usize; 2]], grid_hw: [usize; 2]) -> Tensor<2> {
-        let [rows, _] = self.weight.lazy_shape().dims();
-        let side = rows.isqrt();
-        let taps = |position: usize, length: usize| {
-            let source = position as f32 * ((side - 1) as f32 / (length.max(2) - 1) as f32);
-            let low = source as usize;
-            let fraction = source - low as f32;
-            [(low, 1.0 - fraction), ((low + 1).min(side - 1), fraction)]
-        };
-        let table = self.weight.val();
-        let device = table.device();
-        let gather = |vertical: usize, horizontal: usize| {
-            let (indices, weights): (Vec<i32>, Vec<f32>) = order
-                .iter()
-                .map(|&[y, x]| {
-                    let (row, row_weight) = taps(y, grid_hw[0])[vertical];
-                    let (column, column_weight) = taps(x, grid_hw[1])[horizontal];
-                    ((row * side + column) as i32, row_weight * column_weight)
-                })
-                .unzip();
-            let n = order.len();
-            let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [n]), &device);
-            let weights = Tensor::<2>::from_data(TensorData::new(weights, [n, 1]), &device);
-            table.clone().select(0, indices) * weights
-        };
-        gather(0, 0) + gather(0, 1) + gather(1, 0) + gather(1, 1)
+        let wide = self.linear_fc1.forward(hidden);
+        self.linear_fc2.forward(match self.gelu {
+            Gelu::Erf => gelu(wide),
+            Gelu::Tanh => gelu_tanh(wide),
+        })
     }
 }
 

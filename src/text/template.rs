@@ -1,23 +1,51 @@
-//! The chat template of Qwen3-VL around one picture and one text.
+//! The chat template around one picture and one text.
 //!
-//! `<|im_start|>user\n<|vision_start|>` + `<|image_pad|>` x n + `<|vision_end|>` + text +
-//! `<|im_end|>\n<|im_start|>assistant\n`: what `chat_template` in the checkpoints gives for one
-//! user turn without a system turn, followed by the processor's expansion of the placeholder
-//! (transformers 5.23.0, `models/qwen3_vl/processing_qwen3_vl.py`, `replace_image_token`).
+//! `<|im_start|>user\n` + picture + text + `<|im_end|>\n<|im_start|>assistant\n`: what `chat_template` in
+//! the checkpoints gives for one user turn without a system turn, followed by the processor's
+//! expansion of the placeholder. The picture is its placeholder, once for each token, between two
+//! tokens of the family.
 
 use super::tokenizer::{Tokenizer, excerpt};
-use crate::config::VisionTokens;
+use crate::config::{Family, VisionTokens};
 use crate::{Error, Result};
 
 /// More merged tokens than the largest picture of any preprocessor has.
 const MAX_IMAGE_TOKENS: usize = 1 << 20;
+
+/// How a family writes a picture.
+struct PictureWords {
+    open: &'static str,
+    placeholder: &'static str,
+    close: &'static str,
+    /// Ordinary text between picture and text.
+    between: &'static str,
+}
+
+/// The table of families.
+fn picture_words(family: Family) -> PictureWords {
+    match family {
+        // `replace_image_token` in transformers 5.23.0, models/qwen3_vl/processing_qwen3_vl.py.
+        Family::Qwen3Vl => PictureWords {
+            open: "<|vision_start|>",
+            placeholder: "<|image_pad|>",
+            close: "<|vision_end|>",
+            between: "",
+        },
+        // The same in models/internvl/processing_internvl.py; the line feed is the published template's
+        // (`chat_template` in transformers' convert_internvl_weights_to_hf.py).
+        Family::InternVl => {
+            PictureWords { open: "<img>", placeholder: "<IMG_CONTEXT>", close: "</img>", between: "\n" }
+        }
+    }
+}
 
 /// Wraps a text into the model's conversation; special tokens come in by id only.
 pub struct ChatTemplate {
     tokenizer: Tokenizer,
     image: u32,
     head: Vec<u32>,
-    vision_end: u32,
+    close: u32,
+    between: &'static str,
     tail: Vec<u32>,
 }
 
@@ -27,24 +55,27 @@ impl ChatTemplate {
     /// # Errors
     /// [`Kind::Model`](crate::error::Kind::Model) where a special token is not among the
     /// tokenizer's added tokens or its id is not the one in `config.json`.
-    pub fn new(tokenizer: Tokenizer, tokens: VisionTokens) -> Result<Self> {
+    pub fn new(tokenizer: Tokenizer, family: Family, tokens: VisionTokens) -> Result<Self> {
         let id = |content: &str| {
             let missing = || Error::model(format!("tokenizer has no added token {content:?}"));
             tokenizer.added_id(content).ok_or_else(missing)
         };
-        let agreed = |content: &str, key: &str, expected: u32| match id(content)? {
-            id if id == expected => Ok(id),
-            id => Err(Error::model(format!("token {content:?} has id {id}, but {key} is {expected}"))),
+        let agreed = |content: &str, key: &str, expected: Option<u32>| match (id(content)?, expected) {
+            (id, Some(expected)) if id != expected => {
+                Err(Error::model(format!("token {content:?} has id {id}, but {key} is {expected}")))
+            }
+            (id, _) => Ok(id),
         };
+        let words = picture_words(family);
         let (im_start, im_end) = (id("<|im_start|>")?, id("<|im_end|>")?);
-        let vision_start = agreed("<|vision_start|>", "vision_start_token_id", tokens.start)?;
-        let vision_end = agreed("<|vision_end|>", "vision_end_token_id", tokens.end)?;
-        let image = agreed("<|image_pad|>", "image_token_id", tokens.image)?;
-        let head = [&[im_start], tokenizer.encode("user\n")?.as_slice(), &[vision_start]].concat();
+        let open = agreed(words.open, "vision_start_token_id", tokens.start)?;
+        let close = agreed(words.close, "vision_end_token_id", tokens.end)?;
+        let image = agreed(words.placeholder, "image_token_id", Some(tokens.image))?;
+        let head = [&[im_start], tokenizer.encode("user\n")?.as_slice(), &[open]].concat();
         let newline = tokenizer.encode("\n")?;
         let assistant = tokenizer.encode("assistant\n")?;
         let tail = [&[im_end], newline.as_slice(), &[im_start], assistant.as_slice()].concat();
-        Ok(Self { tokenizer, image, head, vision_end, tail })
+        Ok(Self { tokenizer, image, head, close, between: words.between, tail })
     }
 
     /// The complete input for one text: `n_image_tokens` placeholders (merged tokens of the
@@ -60,13 +91,14 @@ impl ChatTemplate {
         }
         let mut ids = self.head.clone();
         ids.resize(self.head.len() + n_image_tokens, self.image);
-        ids.push(self.vision_end);
-        ids.extend(self.tokenizer.encode(text)?);
+        ids.push(self.close);
+        // One stretch with what stands before it, as the tokenizer of transformers sees it.
+        ids.extend(self.tokenizer.encode(&format!("{}{text}", self.between))?);
         ids.extend(&self.tail);
         Ok(ids)
     }
 
-    /// Where the text starts in [`ChatTemplate::sequence`].
+    /// Where the text, and what stands between it and the picture, starts in [`ChatTemplate::sequence`].
     pub fn text_start(&self, n_image_tokens: usize) -> usize {
         self.head.len() + n_image_tokens + 1
     }

@@ -69,8 +69,8 @@ pub struct Words {
 pub struct Batch {
     /// `[B, N, C * T * p * p]`.
     pub patches: Tensor<3>,
-    /// Patches per column and row.
-    pub grid_hw: [usize; 2],
+    /// Tiles, and patches per column and row of each.
+    pub grid_thw: [usize; 3],
     /// `[S * T]`, short sequences padded at their end.
     pub ids: Tensor<1, Int>,
     /// `S` and `T`.
@@ -124,9 +124,8 @@ impl Batch {
     /// sequence has no picture.
     pub fn new(items: &[&Item], config: &ModelConfig, device: &Device) -> Result<Self> {
         let first = *items.first().ok_or_else(|| Error::internal("a batch needs at least one item"))?;
-        let [_, h, w] = first.patches.grid_thw;
-        let merge = config.vision.spatial_merge_size;
-        check(items, first, h * w / (merge * merge))?;
+        let grid_thw = first.patches.grid_thw;
+        check(items, first, first.patches.n_tokens(config.vision.spatial_merge_size))?;
         let image_start = first.asked[0]
             .ids
             .iter()
@@ -135,7 +134,7 @@ impl Batch {
         let sequences: Vec<Sequence> = items
             .iter()
             .enumerate()
-            .flat_map(|(index, item)| packed(index, item, config.tokens.image, [h / merge, w / merge]))
+            .flat_map(|(index, item)| packed(index, item, config, grid_thw))
             .collect();
         let t = sequences.iter().map(|sequence| sequence.ids.len()).max().unwrap_or(0);
         let lessons = lessons(items, &sequences, t);
@@ -147,7 +146,7 @@ impl Batch {
         let mask: Vec<f32> = sequences.iter().flat_map(|sequence| sequence.mask(t)).collect();
         Ok(Self {
             patches: stack(items, device),
-            grid_hw: [h, w],
+            grid_thw,
             ids: ints(ids.map(|id| id as i32).collect(), device),
             size: [sequences.len(), t],
             rotary: Rotary::for_tokens(&positions, &config.text, device),
@@ -205,11 +204,11 @@ fn likeliest(answer: &[(u32, f32)]) -> Option<u32> {
 }
 
 /// An item's questions behind what they share: one sequence, or several where they are long.
-fn packed(index: usize, item: &Item, image_token: u32, grid_hw: [usize; 2]) -> Vec<Sequence> {
+fn packed(index: usize, item: &Item, config: &ModelConfig, grid_thw: [usize; 3]) -> Vec<Sequence> {
     let sequences: Vec<Vec<u32>> = item.asked.iter().map(|asked| asked.ids.clone()).collect();
     let shared = shared_prefix(&sequences);
     let prefix = &sequences[0][..shared];
-    let (positions, next) = token_positions(prefix, image_token, grid_hw);
+    let (positions, next) = token_positions(prefix, config, grid_thw);
     packs(&sequences, shared, next)
         .into_iter()
         .map(|pack| Sequence {
@@ -336,8 +335,7 @@ fn marks(
     config: &ModelConfig,
     device: &Device,
 ) -> Option<Tensor<3>> {
-    let [_, h, w] = items[0].patches.grid_thw;
-    let m = h * w / config.vision.spatial_merge_size.pow(2);
+    let m = items[0].patches.n_tokens(config.vision.spatial_merge_size);
     let data: Vec<f32> = items.iter().flat_map(|item| of(item).iter().map(|&mark| f32::from(mark))).collect();
     let classes = data.len() / (items.len() * m);
     (classes > 0).then(|| Tensor::from_data(TensorData::new(data, [items.len(), m, classes]), device))

@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer as RawTokenizer};
 
 use super::strategies::Strategies;
-use crate::config::{ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
+use crate::config::{Family, Geometry, ImageConfig, ModelConfig, TextConfig, VisionConfig, VisionTokens};
 use crate::data::synth::Sampler;
 use crate::error::{Error, Result};
 use crate::score::ScoringOptions;
@@ -71,12 +71,13 @@ impl Blueprint {
         };
         let tokens = VisionTokens {
             image: id("<|image_pad|>")?,
-            video: id("<|video_pad|>")?,
-            start: id("<|vision_start|>")?,
-            end: id("<|vision_end|>")?,
+            video: Some(id("<|video_pad|>")?),
+            start: Some(id("<|vision_start|>")?),
+            end: Some(id("<|vision_end|>")?),
         };
         let config = ModelConfig {
-            architecture: "qwen3_vl".into(),
+            family: Family::Qwen3Vl,
+            architecture: Family::Qwen3Vl.model_type().into(),
             vision: VisionConfig {
                 depth: 3,
                 hidden_size: 128,
@@ -87,6 +88,8 @@ impl Blueprint {
                 temporal_patch_size: 2,
                 spatial_merge_size: MERGE,
                 num_position_embeddings: (SIDE / PATCH) * (SIDE / PATCH),
+                attention_bias: true,
+                layer_norm_eps: 1e-6,
                 deepstack_visual_indexes: vec![0, 1],
                 out_hidden_size: 128,
             },
@@ -98,6 +101,8 @@ impl Blueprint {
                 num_attention_heads: 4,
                 num_key_value_heads: 2,
                 head_dim: 32,
+                attention_bias: false,
+                qk_norm: true,
                 rms_norm_eps: 1e-6,
                 rope_theta: 10_000.0,
                 mrope_section: [6, 5, 5],
@@ -105,13 +110,13 @@ impl Blueprint {
                 tie_word_embeddings: true,
             },
             tokens,
+            tiles: None,
         };
         let image = ImageConfig {
             patch_size: PATCH,
             temporal_patch_size: 2,
             merge_size: MERGE,
-            min_pixels: SIDE * SIDE,
-            max_pixels: SIDE * SIDE,
+            geometry: Geometry::Scaled { min_pixels: SIDE * SIDE, max_pixels: SIDE * SIDE },
             mean: [0.5; 3],
             std: [0.5; 3],
             rescale_factor: 1.0 / 255.0,

@@ -101,7 +101,7 @@ impl<'a> Instructions<'a> {
     pub fn new(facts: &'a ModelFacts, recipe: Recipe, seed: u64) -> Result<Self> {
         let tokenizer = Tokenizer::from_json(&facts.tokenizer)?;
         let answers = AnswerTokens::resolve(&tokenizer, &facts.scoring)?;
-        let template = ChatTemplate::new(tokenizer, facts.config.tokens)?;
+        let template = ChatTemplate::new(tokenizer, facts.config.family, facts.config.tokens)?;
         let ModelFacts { config, image, scoring, .. } = facts;
         Ok(Self { config, image, scoring, template, answers, recipe, seed })
     }

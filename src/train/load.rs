@@ -5,6 +5,7 @@ use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 
 use super::objective::Learner;
+use crate::config::Family;
 use crate::error::{Context, Error, Result};
 use crate::model::VisionLanguageModel;
 use crate::weights::device::matrix;
@@ -20,6 +21,7 @@ impl Learner {
     /// table and head not counted. Peak host memory is the largest tensor, stored and decoded.
     ///
     /// # Errors
+    /// [`Kind::Unsupported`](crate::error::Kind::Unsupported) for a family that is not trained here;
     /// [`Kind::Model`](crate::error::Kind::Model) with the whole report where a tensor is missing
     /// or has another shape, and whatever reading gives.
     pub async fn load<S: ByteSource>(
@@ -28,6 +30,14 @@ impl Learner {
         device: &Device,
         progress: impl AsyncFnMut(u64, u64) -> Result<()>,
     ) -> Result<(Self, LoadReport)> {
+        let config = &facts.config;
+        if config.family != Family::Qwen3Vl {
+            return Err(Error::unsupported(format!(
+                "training of {} models is not supported, only of {}",
+                config.architecture,
+                Family::Qwen3Vl.model_type()
+            )));
+        }
         let is_outside = |name: &str| name == EMBEDDING || name == HEAD;
         let outside: Vec<_> =
             expected(&facts.config).into_iter().filter(|(name, _)| is_outside(name)).collect();

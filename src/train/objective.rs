@@ -76,7 +76,7 @@ impl Learner {
     /// The auxiliary loss alone: the vision tower learns to see before the decoder learns to answer.
     /// Of the decoder only the final norm and the words' rows of the embedding table take part.
     pub async fn see(&self, batch: &Batch) -> Result<Tensor<1>> {
-        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
+        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_thw, &()).await?;
         Ok(self
             .auxiliary_loss(features.tokens, batch)
             .unwrap_or_else(|| Tensor::zeros([1], &batch.patches.device())))
@@ -84,7 +84,7 @@ impl Learner {
 
     /// Answers every question of a batch.
     pub async fn answer(&self, batch: &Batch) -> Result<Objective> {
-        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_hw, &()).await?;
+        let features = self.model.visual.forward(batch.patches.clone(), batch.grid_thw, &()).await?;
         let [s, t] = batch.size;
         let of = |features: Tensor<3>| features.select(0, batch.items.clone());
         let picture = of(features.tokens.clone());

@@ -16,7 +16,7 @@ use super::quant::decode_f32;
 use super::safetensors;
 use super::source::ByteSource;
 use super::tensor::{TensorInfo, shown};
-use crate::config::ModelConfig;
+use crate::config::{Family, ModelConfig};
 use crate::error::Context;
 use crate::{Error, Result};
 
@@ -94,10 +94,17 @@ impl Adapter {
     /// Modules may be named as any version of transformers named them. F32, F16 and BF16 are read.
     ///
     /// # Errors
-    /// What [`PeftConfig::from_json`] refuses; tensors that are no factor of a matrix of the model,
+    /// A model of another family than Qwen3-VL; what [`PeftConfig::from_json`] refuses; tensors that are no factor of a matrix of the model,
     /// come twice, without their other half, in another shape or with values that are not finite;
     /// modules that the configuration adapts and the file does not, or the other way round.
     pub async fn read<S: ByteSource>(config: &[u8], weights: &S, model: &ModelConfig) -> Result<Self> {
+        if model.family != Family::Qwen3Vl {
+            return Err(Error::unsupported(format!(
+                "adapters of {} models are not supported, only of {}",
+                model.architecture,
+                Family::Qwen3Vl.model_type()
+            )));
+        }
         let config = PeftConfig::from_json(config).context(|| CONFIG)?;
         let read = async {
             let mut pairs = pairs(safetensors::read_header(weights).await?)?;

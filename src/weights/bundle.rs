@@ -6,6 +6,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::form::{CONFIG, Form, INDEX, ModelFiles, PREPROCESSOR, SAFETENSORS, SCORING, TOKENIZER, whole};
+use super::hugging_face::{configurations, settle};
 use super::layout::expected;
 use super::llama_cpp;
 use super::manifest::{Hasher, Manifest, Role, model_sha256};
@@ -66,10 +67,9 @@ impl ModelFacts {
     }
 
     async fn hugging_face(files: &impl ModelFiles, scoring: bool) -> Result<Self> {
-        let config = ModelConfig::from_json(&whole(files, CONFIG).await?).context(|| CONFIG)?;
-        let image =
-            ImageConfig::from_json(&whole(files, PREPROCESSOR).await?, &config).context(|| PREPROCESSOR)?;
         let tokenizer = whole(files, TOKENIZER).await?;
+        let (config, image) =
+            configurations(&whole(files, CONFIG).await?, &whole(files, PREPROCESSOR).await?, &tokenizer)?;
         let scoring = if scoring {
             ScoringOptions::from_json(&whole(files, SCORING).await?).context(|| SCORING)?
         } else {
@@ -112,7 +112,9 @@ impl<S: ByteSource> Headers<S> {
                 (manifest.name.clone(), manifest.license.clone(), facts)
             }
             Form::HuggingFace { scoring, .. } => {
-                (files.name(), None, ModelFacts::hugging_face(files, *scoring).await?)
+                let mut facts = ModelFacts::hugging_face(files, *scoring).await?;
+                settle(&mut facts.config, &checkpoint)?;
+                (files.name(), None, facts)
             }
             Form::Gguf { .. } => {
                 let (name, license) = llama_cpp::read::provenance(checkpoint.metadata());

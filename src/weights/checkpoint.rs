@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::gguf::{self, Value};
-use super::names::{self, PATCH_EMBEDDING};
+use super::names::{self, CLASS_TOKEN, PATCH_EMBEDDING, POSITION_TABLE, Place};
 use super::quant::check_finite;
 use super::safetensors;
 use super::source::ByteSource;
@@ -26,7 +26,7 @@ pub struct Checkpoint<S> {
 struct Entry {
     /// Canonical name and shape; offset and length only where there is one piece.
     info: TensorInfo,
-    /// `(file, tensor)`; more than one only for the patch embedding of a GGUF file, one a frame.
+    /// `(file, tensor)`; more than one only where the canonical tensor is in pieces (see [`names`]).
     pieces: Vec<(usize, TensorInfo)>,
 }
 
@@ -38,10 +38,18 @@ impl<S: ByteSource> Checkpoint<S> {
     /// What the formats' readers say, and a tensor that two files have.
     pub async fn open(files: Vec<(String, S)>) -> Result<Self> {
         let mut checkpoint = Self { files, entries: BTreeMap::new(), metadata: Vec::new() };
+        let mut places = BTreeMap::new();
         for file in 0..checkpoint.files.len() {
             let (name, source) = &checkpoint.files[file];
             let (tensors, metadata) = headers(source).await.context(|| name.clone())?;
-            checkpoint.add(file, tensors, metadata)?;
+            checkpoint.place(file, tensors, metadata.as_ref(), &mut places)?;
+            let name = name.clone();
+            checkpoint.metadata.extend(metadata.map(|metadata| (name, metadata)));
+        }
+        for (name, pieces) in places {
+            let file = pieces.first_key_value().map_or(0, |(_, (file, _))| *file);
+            let entry = entry(&name, pieces).context(|| checkpoint.files[file].0.clone())?;
+            checkpoint.entries.insert(name, entry);
         }
         Ok(checkpoint)
     }
@@ -75,7 +83,11 @@ impl<S: ByteSource> Checkpoint<S> {
             check_finite(piece, &bytes).context(|| self.files[*file].0.clone())?;
             pieces.push(bytes);
         }
-        let bytes = if pieces.len() == 1 { pieces.swap_remove(0) } else { interleave(entry, &pieces)? };
+        let bytes = match pieces.len() {
+            1 => pieces.swap_remove(0),
+            _ if name == PATCH_EMBEDDING => interleave(entry, &pieces)?,
+            _ => pieces.concat(),
+        };
         Ok((entry.info.clone(), bytes))
     }
 
@@ -121,7 +133,10 @@ impl<S: ByteSource> Checkpoint<S> {
     fn matrix(&self, name: &str) -> Result<(usize, TensorInfo)> {
         let entry = self.entry(name)?;
         match (entry.info.shape.as_slice(), entry.pieces.as_slice()) {
-            ([_, _], [(file, piece)]) => Ok((*file, TensorInfo { name: name.to_owned(), ..piece.clone() })),
+            ([_, _], [(file, piece)]) => {
+                let shape = entry.info.shape.clone();
+                Ok((*file, TensorInfo { name: name.to_owned(), shape, ..piece.clone() }))
+            }
             _ => Err(Error::internal(format!("rows of {name}, which is no matrix in one piece"))),
         }
     }
@@ -138,45 +153,92 @@ impl<S: ByteSource> Checkpoint<S> {
         self.entries.get(name).ok_or_else(|| Error::model(format!("tensor {} is missing", shown(name))))
     }
 
-    fn add(
-        &mut self,
+    /// Finds the places of a file's tensors; those of no known part keep their own names.
+    fn place(
+        &self,
         file: usize,
         tensors: Vec<TensorInfo>,
-        metadata: Option<BTreeMap<String, Value>>,
+        metadata: Option<&BTreeMap<String, Value>>,
+        places: &mut BTreeMap<String, Pieces>,
     ) -> Result<()> {
-        let taps = metadata.as_ref().map(|metadata| taps(metadata, &tensors));
-        let mut frames = BTreeMap::new();
+        let taps = metadata.map(|metadata| taps(metadata, &tensors));
         for tensor in tensors {
-            let (name, frame) = match &taps {
+            let place = match &taps {
                 Some(taps) => names::from_gguf(&tensor.name, taps),
-                None => names::from_hf(&tensor.name).map(|name| (name, 0)),
+                None => names::from_hf(&tensor.name),
+            };
+            let Place { name, piece } =
+                place.unwrap_or_else(|| Place { name: tensor.name.clone(), piece: 0 });
+            if taps.is_some() && name == PATCH_EMBEDDING && tensor.shape.len() != 4 {
+                let error = uneven_frames(&tensor);
+                return Err(error).context(|| self.files[file].0.clone());
             }
-            .unwrap_or_else(|| (tensor.name.clone(), 0));
-            if taps.is_some() && name == PATCH_EMBEDDING {
-                frames.insert(frame, tensor);
-                continue;
+            let shown_name = shown(&name);
+            let earlier = places.entry(name).or_default().insert(piece, (file, tensor));
+            if let Some((earlier, _)) = earlier {
+                let (first, second) = (&self.files[earlier].0, &self.files[file].0);
+                return Err(Error::model(format!("tensor {shown_name} is in {first} and again in {second}")));
             }
-            let shape = if name == PATCH_EMBEDDING { flat(&tensor.shape) } else { tensor.shape.clone() };
-            let info = TensorInfo { name, shape, ..tensor.clone() };
-            self.insert(Entry { info, pieces: vec![(file, tensor)] })?;
         }
-        if !frames.is_empty() {
-            let entry = patch_embedding(file, frames).context(|| self.files[file].0.clone())?;
-            self.insert(entry)?;
-        }
-        self.metadata.extend(metadata.map(|metadata| (self.files[file].0.clone(), metadata)));
         Ok(())
     }
+}
 
-    fn insert(&mut self, entry: Entry) -> Result<()> {
-        let file = entry.pieces[0].0;
-        let name = entry.info.name.clone();
-        if let Some(earlier) = self.entries.insert(name.clone(), entry) {
-            let (first, second) = (&self.files[earlier.pieces[0].0].0, &self.files[file].0);
-            return Err(Error::model(format!("tensor {} is in {first} and again in {second}", shown(&name))));
-        }
-        Ok(())
+/// The pieces of a canonical tensor by their number, each in its file.
+type Pieces = BTreeMap<usize, (usize, TensorInfo)>;
+
+/// A canonical tensor of its pieces, none of which may be missing.
+fn entry(name: &str, pieces: Pieces) -> Result<Entry> {
+    let n = pieces.len();
+    if !pieces.keys().copied().eq(0..n) {
+        return Err(Error::model(match name {
+            PATCH_EMBEDDING => "a frame of v.patch_embd.weight is missing".to_owned(),
+            _ => format!("a part of tensor {} is missing", shown(name)),
+        }));
     }
+    let pieces: Vec<(usize, TensorInfo)> = pieces.into_values().collect();
+    let first = &pieces[0].1;
+    if name == PATCH_EMBEDDING && (n > 1 || first.shape.len() == 4) {
+        return patch_embedding(pieces);
+    }
+    if n > 1 {
+        return stacked(name, pieces);
+    }
+    let shape = match name {
+        PATCH_EMBEDDING => flat(&first.shape),
+        // Parameters that some checkpoints store as batches of one.
+        CLASS_TOKEN | POSITION_TABLE => {
+            let rank = if name == CLASS_TOKEN { 1 } else { 2 };
+            let extra = first.shape.len().saturating_sub(rank);
+            let ones = first.shape.iter().take(extra).take_while(|size| **size == 1).count();
+            first.shape[ones..].to_vec()
+        }
+        _ => first.shape.clone(),
+    };
+    let info = TensorInfo { name: name.to_owned(), shape, ..first.clone() };
+    Ok(Entry { info, pieces })
+}
+
+/// Rows of one matrix, or parts of one vector, that lie apart.
+fn stacked(name: &str, pieces: Vec<(usize, TensorInfo)>) -> Result<Entry> {
+    let first = &pieces[0].1;
+    let other =
+        |piece: &TensorInfo| piece.dtype != first.dtype || piece.shape.get(1..) != first.shape.get(1..);
+    if let Some((_, piece)) = pieces.iter().find(|(_, piece)| other(piece) || piece.shape.is_empty()) {
+        return Err(Error::model(format!(
+            "{} is {:?} as {}, expected rows like those of {}, which is {:?} as {}",
+            shown(&piece.name),
+            piece.shape,
+            piece.dtype,
+            shown(&first.name),
+            first.shape,
+            first.dtype
+        )));
+    }
+    let mut shape = first.shape.clone();
+    shape[0] = pieces.iter().fold(0usize, |rows, (_, piece)| rows.saturating_add(piece.shape[0]));
+    let info = TensorInfo::new(name, first.dtype, shape)?;
+    Ok(Entry { info, pieces })
 }
 
 type Headers = (Vec<TensorInfo>, Option<BTreeMap<String, Value>>);
@@ -212,25 +274,23 @@ fn flat(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Frames `[D, C, ph, pw]` as the one matrix `[D, C * T * ph * pw]`.
-fn patch_embedding(file: usize, frames: BTreeMap<usize, TensorInfo>) -> Result<Entry> {
-    let pieces: Vec<(usize, TensorInfo)> = frames
-        .into_iter()
-        .enumerate()
-        .map(|(position, (frame, tensor))| (position == frame).then_some((file, tensor)))
-        .collect::<Option<_>>()
-        .ok_or_else(|| Error::model("a frame of v.patch_embd.weight is missing"))?;
+fn patch_embedding(pieces: Vec<(usize, TensorInfo)>) -> Result<Entry> {
     let first = &pieces[0].1;
     if first.shape.len() != 4 || pieces.iter().any(|(_, p)| p.shape != first.shape || p.dtype != first.dtype)
     {
-        return Err(Error::model(format!(
-            "v.patch_embd.weight is {:?} as {}, expected 4 dimensions and the same for each frame",
-            first.shape, first.dtype
-        )));
+        return Err(uneven_frames(first));
     }
     let mut shape = flat(&first.shape);
     shape[1] = shape[1].saturating_mul(pieces.len());
-    let info = TensorInfo::new(PATCH_EMBEDDING, first.dtype, shape)?;
+    let info = TensorInfo { offset: first.offset, ..TensorInfo::new(PATCH_EMBEDDING, first.dtype, shape)? };
     Ok(Entry { info, pieces })
+}
+
+fn uneven_frames(first: &TensorInfo) -> Error {
+    Error::model(format!(
+        "v.patch_embd.weight is {:?} as {}, expected 4 dimensions and the same for each frame",
+        first.shape, first.dtype
+    ))
 }
 
 /// Frames `[D * C, ph * pw]` to `[D * C, T, ph * pw]`.

@@ -185,13 +185,19 @@ impl Model {
     }
 
     async fn write_tensor(&self, planned: &Planned, writer: &mut Writer<Output>) -> Result<()> {
-        let Planned { canonical, info, frame } = planned;
-        if let Some(frame) = *frame {
+        let Planned { canonical, info, piece } = planned;
+        if let Some(Piece::Frame(frame)) = *piece {
             let (stored, bytes) = self.checkpoint.read(canonical).await?;
             let mut values = decode_f32(&stored, &bytes)?;
             self.add_adapter(canonical, 0, &mut values);
             let values = take_frame(&values, &self.facts.config.vision, frame);
             return writer.write(&quantise(&values, &info.shape, info.dtype)?);
+        }
+        if let Some(Piece::Rows(index)) = *piece {
+            let (stored, bytes) = self.checkpoint.read(canonical).await?;
+            let values = decode_f32(&stored, &bytes)?;
+            let rows = values.chunks_exact(info.values()).nth(index).unwrap_or_default();
+            return writer.write(&quantise(rows, &info.shape, info.dtype)?);
         }
         let &[n_rows, width] = info.shape.as_slice() else {
             let (stored, bytes) = self.checkpoint.read(canonical).await?;
@@ -214,30 +220,50 @@ struct Planned {
     canonical: String,
     /// GGUF name, type and shape.
     info: TensorInfo,
-    /// Which frame of the patch embedding, for that tensor only.
-    frame: Option<usize>,
+    /// Which part of the canonical tensor, where that is in several.
+    piece: Option<Piece>,
+}
+
+/// A part of a canonical tensor.
+#[derive(Clone, Copy)]
+enum Piece {
+    /// A frame of the patch embedding.
+    Frame(usize),
+    /// One of several equal runs of rows.
+    Rows(usize),
 }
 
 fn plan(config: &ModelConfig, quant: DType, part: Part) -> Result<Vec<Planned>> {
     let taps = &config.vision.deepstack_visual_indexes;
     let mut plan = Vec::new();
     for (canonical, shape) in expected(config) {
-        let (name, owner) = to_gguf(&canonical, taps)
+        let names = to_gguf(&canonical, config.family, taps);
+        let first = names
+            .first()
             .ok_or_else(|| Error::internal(format!("tensor {canonical} has no name in GGUF")))?;
-        if owner != part {
+        if first.part != part {
             continue;
         }
+        let mut push = |name: String, dtype: DType, shape: &[usize], piece: Option<Piece>| {
+            let info = TensorInfo::new(name, dtype, shape.to_vec())?;
+            plan.push(Planned { canonical: canonical.clone(), info, piece });
+            Ok(())
+        };
         if canonical == PATCH_EMBEDDING {
             let vision = &config.vision;
-            let shape = vec![vision.hidden_size, vision.in_channels, vision.patch_size, vision.patch_size];
+            let shape = [vision.hidden_size, vision.in_channels, vision.patch_size, vision.patch_size];
             for frame in 0..vision.temporal_patch_size {
-                let name = if frame == 0 { name.clone() } else { format!("{name}.{frame}") };
-                let info = TensorInfo::new(name, patch_type(quant), shape.clone())?;
-                plan.push(Planned { canonical: canonical.clone(), info, frame: Some(frame) });
+                let name = if frame == 0 { first.name.clone() } else { format!("{}.{frame}", first.name) };
+                push(name, patch_type(quant), &shape, Some(Piece::Frame(frame)))?;
+            }
+        } else if names.len() > 1 {
+            let shape = [&[shape[0] / names.len()], &shape[1..]].concat();
+            for (index, name) in names.iter().enumerate() {
+                push(name.name.clone(), quant.storable(&shape), &shape, Some(Piece::Rows(index)))?;
             }
         } else {
             let dtype = if canonical == POSITION_TABLE { DType::F32 } else { quant.storable(&shape) };
-            plan.push(Planned { info: TensorInfo::new(name, dtype, shape)?, canonical, frame: None });
+            push(first.name.clone(), dtype, &shape, None)?;
         }
     }
     Ok(plan)

@@ -1,14 +1,15 @@
 //! Which tensors a configuration calls for, and of which shapes.
 
-use crate::config::{ModelConfig, TextConfig, VisionConfig};
+use crate::config::{Family, ModelConfig, TextConfig, VisionConfig};
 
 /// Canonical name and shape (`[out, in]` for linear layers) of every tensor of a checkpoint,
 /// in the order of the forward pass; the head only where it is not the embedding table.
 ///
-/// The patch embedding is flattened to `[D, C * T * ph * pw]`.
+/// The patch embedding is flattened to `[D, C * T * ph * pw]`; queries, keys and values of the vision tower
+/// are one matrix.
 pub fn expected(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let mut tensors = Vec::new();
-    vision(&config.vision, &mut tensors);
+    vision(config, &mut tensors);
     text(&config.text, &mut tensors);
     tensors
 }
@@ -25,32 +26,49 @@ fn with_bias(tensors: &mut Tensors, prefix: &str, name: &str, shape: &[usize]) {
     push(tensors, prefix, &format!("{name}.bias"), &shape[..1]);
 }
 
-fn vision(config: &VisionConfig, tensors: &mut Tensors) {
-    let (width, wide) = (config.hidden_size, config.intermediate_size);
+fn vision(model: &ModelConfig, tensors: &mut Tensors) {
+    let config = &model.vision;
+    let (width, wide, out) = (config.hidden_size, config.intermediate_size, config.out_hidden_size);
     let patch = config.in_channels * config.temporal_patch_size * config.patch_size * config.patch_size;
     with_bias(tensors, "visual.", "patch_embed.proj", &[width, patch]);
+    if model.family == Family::InternVl {
+        push(tensors, "", super::names::CLASS_TOKEN, &[width]);
+    }
     push(tensors, "visual.", "pos_embed.weight", &[config.num_position_embeddings, width]);
     for block in 0..config.depth {
         let prefix = format!("visual.blocks.{block}.");
         with_bias(tensors, &prefix, "norm1", &[width]);
-        with_bias(tensors, &prefix, "attn.qkv", &[3 * width, width]);
+        push(tensors, &prefix, "attn.qkv.weight", &[3 * width, width]);
+        if config.attention_bias {
+            push(tensors, &prefix, "attn.qkv.bias", &[3 * width]);
+        }
         with_bias(tensors, &prefix, "attn.proj", &[width, width]);
         with_bias(tensors, &prefix, "norm2", &[width]);
         with_bias(tensors, &prefix, "mlp.linear_fc1", &[wide, width]);
         with_bias(tensors, &prefix, "mlp.linear_fc2", &[width, wide]);
+        if model.family == Family::InternVl {
+            push(tensors, &prefix, "ls1", &[width]);
+            push(tensors, &prefix, "ls2", &[width]);
+        }
     }
     let merged = width * config.spatial_merge_size.pow(2);
-    // The main merger's norm works on patches, the DeepStack mergers' on merged tokens.
-    merger(config, tensors, "visual.merger.", width, merged);
-    for level in 0..config.deepstack_visual_indexes.len() {
-        merger(config, tensors, &format!("visual.deepstack_merger_list.{level}."), merged, merged);
+    match model.family {
+        // The main merger's norm works on patches, the DeepStack mergers' on merged tokens.
+        Family::Qwen3Vl => {
+            merger(tensors, "visual.merger.", [width, merged, merged, out]);
+            for level in 0..config.deepstack_visual_indexes.len() {
+                let prefix = format!("visual.deepstack_merger_list.{level}.");
+                merger(tensors, &prefix, [merged, merged, merged, out]);
+            }
+        }
+        Family::InternVl => merger(tensors, "visual.merger.", [merged, merged, out, out]),
     }
 }
 
-fn merger(config: &VisionConfig, tensors: &mut Tensors, prefix: &str, norm: usize, merged: usize) {
+fn merger(tensors: &mut Tensors, prefix: &str, [norm, merged, inner, out]: [usize; 4]) {
     with_bias(tensors, prefix, "norm", &[norm]);
-    with_bias(tensors, prefix, "linear_fc1", &[merged, merged]);
-    with_bias(tensors, prefix, "linear_fc2", &[config.out_hidden_size, merged]);
+    with_bias(tensors, prefix, "linear_fc1", &[inner, merged]);
+    with_bias(tensors, prefix, "linear_fc2", &[out, inner]);
 }
 
 fn text(config: &TextConfig, tensors: &mut Tensors) {
@@ -59,21 +77,23 @@ fn text(config: &TextConfig, tensors: &mut Tensors) {
     push(tensors, "", super::names::EMBEDDING, &[config.vocab_size, width]);
     for layer in 0..config.num_hidden_layers {
         let prefix = format!("language_model.layers.{layer}.");
-        for (name, shape) in [
-            ("input_layernorm", [width].as_slice()),
-            ("self_attn.q_proj", &[query, width]),
-            ("self_attn.k_proj", &[key, width]),
-            ("self_attn.v_proj", &[key, width]),
-            ("self_attn.o_proj", &[width, query]),
-            ("self_attn.q_norm", &[head]),
-            ("self_attn.k_norm", &[head]),
-            ("post_attention_layernorm", &[width]),
-            ("mlp.gate_proj", &[wide, width]),
-            ("mlp.up_proj", &[wide, width]),
-            ("mlp.down_proj", &[width, wide]),
-        ] {
-            push(tensors, &prefix, &format!("{name}.weight"), shape);
+        let mut push = |name: &str, shape: &[usize]| push(tensors, &prefix, name, shape);
+        push("input_layernorm.weight", &[width]);
+        for (name, rows) in [("q_proj", query), ("k_proj", key), ("v_proj", key)] {
+            push(&format!("self_attn.{name}.weight"), &[rows, width]);
+            if config.attention_bias {
+                push(&format!("self_attn.{name}.bias"), &[rows]);
+            }
         }
+        push("self_attn.o_proj.weight", &[width, query]);
+        if config.qk_norm {
+            push("self_attn.q_norm.weight", &[head]);
+            push("self_attn.k_norm.weight", &[head]);
+        }
+        push("post_attention_layernorm.weight", &[width]);
+        push("mlp.gate_proj.weight", &[wide, width]);
+        push("mlp.up_proj.weight", &[wide, width]);
+        push("mlp.down_proj.weight", &[width, wide]);
     }
     push(tensors, "language_model.", "norm.weight", &[width]);
     if !config.tie_word_embeddings {

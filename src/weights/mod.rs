@@ -32,6 +32,7 @@ pub mod form;
 pub mod gguf;
 mod gguf_value;
 pub mod gguf_write;
+pub mod hugging_face;
 mod kquant;
 pub mod layout;
 pub mod llama_cpp;

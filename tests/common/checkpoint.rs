@@ -3,6 +3,7 @@
 //! The tensors are placed by this file alone, from the names in the checkpoint, so that no mistake
 //! of the model can be cancelled by the same mistake of the crate's own loader.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -11,10 +12,11 @@ use imatch::config::{ImageConfig, ModelConfig};
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::image::patches::{Patches, preprocess};
 use imatch::model::{
-    DecoderInput, KvCache, Observer, Rotary, VisionFeatures, VisionLanguageModel, answer_logits, causal_mask,
+    DecoderInput, KvCache, Observer, Rotary, Stage, VisionFeatures, VisionLanguageModel, answer_logits,
+    causal_mask, token_positions,
 };
 
-use super::{Array, arrays, golden};
+use super::{Array, Tolerance, arrays, assert_close, golden};
 
 /// A model with the two tables that are not part of its module.
 pub(crate) struct Checkpoint {
@@ -53,10 +55,11 @@ impl Checkpoint {
                 tensors.extend(arrays(&format!("{name}/{file}")));
             }
         }
+        let mut tensors = renamed(tensors);
         let table = |array: Array| Tensor::<2>::from_data(TensorData::new(array.data, array.shape), device);
         let embeddings = table(tensors.remove("model.language_model.embed_tokens.weight").unwrap());
         let tied = config.text.tie_word_embeddings;
-        assert_eq!(tensors.contains_key("lm_head.weight"), !tied, "{name}: the head");
+        assert!(tied || tensors.contains_key("lm_head.weight"), "{name}: the head");
         let head = tensors.remove("lm_head.weight").map_or_else(|| embeddings.clone(), table);
         let mut placement = Placement { tensors, path: Path::default(), device: device.clone() };
         let model = VisionLanguageModel::new(&config, device).map(&mut placement);
@@ -68,9 +71,8 @@ impl Checkpoint {
     pub(crate) async fn encode(&self, picture: &str, observer: &impl Observer) -> VisionFeatures {
         let patches = patches(picture, &self.image);
         let shape = [1, patches.n_rows(), patches.row_len];
-        let [_, h, w] = patches.grid_thw;
         let rows = Tensor::from_data(TensorData::new(patches.data, shape), &self.device);
-        self.model.visual.forward(rows, [h, w], observer).await.unwrap()
+        self.model.visual.forward(rows, patches.grid_thw, observer).await.unwrap()
     }
 
     /// Logits of the last of `ids`, which follow `cache`, over the whole vocabulary; and the longer cache.
@@ -99,6 +101,30 @@ impl Checkpoint {
         (answer_logits(last.squeeze_dim(0), self.head.clone()), cache)
     }
 
+    /// What one question about a picture computes at every stage, its logits included.
+    pub(crate) async fn stages(&self, picture: &str, ids: &[u32]) -> BTreeMap<String, Array> {
+        let taps = Taps::default();
+        let features = self.encode(picture, &taps).await;
+        let (positions, _) = token_positions(ids, &self.config, patches(picture, &self.image).grid_thw);
+        let (logits, _) = self.logits(ids, &positions, (&features, None), &taps).await;
+        let logits = Array { shape: logits.dims().to_vec(), data: logits.into_data().try_to_vec().unwrap() };
+        let mut stages = taps.0.into_inner();
+        stages.insert("logits".to_owned(), logits);
+        stages
+    }
+
+    /// Logits of the last token behind a cache of the first `prefix`.
+    pub(crate) async fn logits_from_cache(&self, picture: &str, ids: &[u32], prefix: usize) -> Vec<f32> {
+        let features = self.encode(picture, &()).await;
+        let (positions, _) = token_positions(ids, &self.config, patches(picture, &self.image).grid_thw);
+        let (first, rest) = ids.split_at(prefix);
+        let (before, after) = positions.split_at(prefix);
+        let (_, cache) = self.logits(first, before, (&features, None), &()).await;
+        assert_eq!(cache.len(), prefix, "tokens in the cache");
+        let (logits, _) = self.logits(rest, after, (&features, Some(&cache)), &()).await;
+        logits.into_data().try_to_vec().unwrap()
+    }
+
     /// Rows of the embedding table with the picture's tokens in their places.
     fn embed(&self, ids: &[u32], features: &VisionFeatures) -> Tensor<3> {
         let indices = TensorData::new(ids.iter().map(|&id| id as i32).collect(), [ids.len()]);
@@ -112,6 +138,88 @@ impl Checkpoint {
     fn picture_start(&self, ids: &[u32]) -> Option<usize> {
         ids.iter().position(|&id| id == self.config.tokens.image)
     }
+}
+
+/// Keeps what every stage of a pass computes; rows of a stage that comes for each tile stand together.
+#[derive(Default)]
+struct Taps(RefCell<BTreeMap<String, Array>>);
+
+impl Observer for Taps {
+    fn stage(&self, stage: Stage, output: &Tensor<3>) {
+        let array = Array { shape: output.dims().to_vec(), data: output.to_data().try_to_vec().unwrap() };
+        let mut taps = self.0.borrow_mut();
+        match taps.get_mut(&stage.to_string()) {
+            Some(earlier) => {
+                earlier.shape[1] += array.shape[1];
+                earlier.data.extend(array.data);
+            }
+            None => drop(taps.insert(stage.to_string(), array)),
+        }
+    }
+}
+
+/// Compares the stages that a fixture has of a question; returns their number.
+pub(crate) fn compare_stages(
+    what: &str,
+    got: &BTreeMap<String, Array>,
+    (stages, prefix): (&[String], &str),
+    expected: &BTreeMap<String, Array>,
+    tolerance: Tolerance,
+) -> usize {
+    for stage in stages {
+        let what = format!("{what}: {stage}");
+        let got = got.get(stage).unwrap_or_else(|| panic!("{what}: no such stage"));
+        let expected = &expected[&format!("{prefix}.{stage}")];
+        // The model has an axis for sequences in front.
+        assert!(got.shape.ends_with(&expected.shape), "{what}: shape {:?}", got.shape);
+        assert_close(&what, &got.data, &expected.data, tolerance);
+    }
+    stages.len()
+}
+
+/// The tensors of any family by the names of Qwen3-VL, under which modules look for them.
+fn renamed(tensors: BTreeMap<String, Array>) -> BTreeMap<String, Array> {
+    const NAMES: [(&str, &str); 16] = [
+        ("language_model.model.", "model.language_model."),
+        ("language_model.lm_head.", "lm_head."),
+        ("vision_tower.", "model.visual."),
+        (".embeddings.cls_token", ".cls_token"),
+        (".embeddings.position_embeddings", ".pos_embed.weight"),
+        (".embeddings.patch_embeddings.projection.", ".patch_embed.proj."),
+        (".encoder.layer.", ".blocks."),
+        (".layernorm_before.", ".norm1."),
+        (".layernorm_after.", ".norm2."),
+        (".lambda_", ".ls"),
+        (".attention.projection_layer.", ".attn.proj."),
+        (".mlp.fc", ".mlp.linear_fc"),
+        ("multi_modal_projector.layer_norm.", "model.visual.merger.norm."),
+        ("multi_modal_projector.linear_", "model.visual.merger.linear_fc"),
+        (".attention.k_proj.", ".attn.qkv."),
+        (".attention.v_proj.", ".attn.qkv."),
+    ];
+    if tensors.keys().any(|name| name.starts_with("model.visual.")) {
+        return tensors;
+    }
+    let mut renamed: BTreeMap<String, Array> = BTreeMap::new();
+    // Queries come before keys, and those before values.
+    let rank = |name: &str| ["q_proj", "k_proj", "v_proj"].iter().position(|part| name.contains(part));
+    let mut tensors: Vec<(String, Array)> = tensors.into_iter().collect();
+    tensors.sort_by_key(|(name, _)| rank(name));
+    for (name, mut array) in tensors {
+        let name = NAMES.iter().fold(name, |name, (from, to)| name.replace(from, to));
+        let name = name.replace(".attention.q_proj.", ".attn.qkv.");
+        if name.ends_with("cls_token") || name.ends_with("pos_embed.weight") {
+            array.shape.retain(|size| *size > 1);
+        }
+        match renamed.get_mut(&name) {
+            Some(earlier) => {
+                earlier.shape[0] += array.shape[0];
+                earlier.data.extend(array.data);
+            }
+            None => drop(renamed.insert(name, array)),
+        }
+    }
+    renamed
 }
 
 /// Where a walk over a module is.

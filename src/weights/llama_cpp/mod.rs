@@ -1,8 +1,9 @@
-//! The metadata of llama.cpp's GGUF files: a decoder (architecture `qwen3vl`) and a vision tower
-//! (architecture `clip`, the `mmproj` file).
+//! The metadata of llama.cpp's GGUF files: a decoder (architecture `qwen3vl`, or `qwen2` and `qwen3` of
+//! `InternVL`) and a vision tower (architecture `clip`, the `mmproj` file).
 //!
 //! [`write`] says in it what llama.cpp and tools like it want to find; [`read`] takes from it what a
-//! Hugging Face folder has in files: configuration, preprocessing and tokenizer.
+//! Hugging Face folder has in files: configuration, preprocessing and tokenizer. A pair alone is read of
+//! Qwen3-VL only.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,9 @@ use crate::{Error, Result};
 
 pub mod read;
 pub mod write;
+
+/// Architecture of a Qwen3-VL decoder's file.
+const DECODER: &str = "qwen3vl";
 
 /// The whole `tokenizer.json`, as the GGUF specification names it
 /// (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).

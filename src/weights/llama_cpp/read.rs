@@ -8,8 +8,8 @@ use std::fmt::Display;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    CONTROL, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, UNUSED, USER_DEFINED, VISION_EPSILON,
-    vocabulary,
+    CONTROL, DECODER, NORMAL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, UNUSED, USER_DEFINED,
+    VISION_EPSILON, vocabulary,
 };
 use crate::config::{ImageConfig, MAX_DEPTH, ModelConfig};
 use crate::error::Context as _;
@@ -32,9 +32,6 @@ const MERGE: u64 = 2;
 const MAX_ADDED: usize = 1 << 13;
 
 const ARCHITECTURE: &str = "general.architecture";
-
-/// Architecture of the decoder's file.
-const DECODER: &str = "qwen3vl";
 
 /// Architecture of the vision tower's file.
 const TOWER: &str = "clip";

@@ -1,13 +1,11 @@
 //! What llama.cpp and tools like it want to find.
 //!
-//! Source: `conversion/qwen3vl.py`, `gguf/constants.py` of llama.cpp.
+//! Source: `conversion/qwen3vl.py`, `conversion/internvl.py`, `gguf/constants.py` of llama.cpp.
 
 use serde_json::Value as Json;
 
-use super::{
-    CONTROL, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED, VISION_EPSILON, vocabulary,
-};
-use crate::config::{ImageConfig, ModelConfig};
+use super::{CONTROL, DECODER, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED, vocabulary};
+use crate::config::{Family, Geometry, ImageConfig, ModelConfig, Tiles};
 use crate::weights::gguf::{Array, Value};
 use crate::weights::tensor::DType;
 use crate::{Error, Result};
@@ -42,7 +40,16 @@ fn general(architecture: &str, kind: &str, name: &str, quant: DType) -> Entries 
     ]
 }
 
-/// Metadata of the decoder's file, architecture `qwen3vl`, with the scoring options where there are any.
+/// Architecture of the decoder's file.
+const fn decoder_architecture(config: &ModelConfig) -> &'static str {
+    match config.family {
+        Family::Qwen3Vl => DECODER,
+        Family::InternVl if config.text.qk_norm => "qwen3",
+        Family::InternVl => "qwen2",
+    }
+}
+
+/// Metadata of the decoder's file, with the scoring options where there are any.
 pub fn text_metadata(
     config: &ModelConfig,
     scoring: Option<&serde_json::Map<String, Json>>,
@@ -51,9 +58,19 @@ pub fn text_metadata(
 ) -> Vec<(String, Value)> {
     let text = &config.text;
     let count = |value: usize| Value::U32(u32::try_from(value).unwrap_or(u32::MAX));
-    let [time, height, width] = text.mrope_section.map(|size| size as i32);
-    let levels = config.vision.deepstack_visual_indexes.len();
-    let mut entries = general("qwen3vl", "model", name, quant);
+    let architecture = decoder_architecture(config);
+    let mut entries = general(architecture, "model", name, quant);
+    let own = match config.family {
+        Family::Qwen3Vl => {
+            let [time, height, width] = text.mrope_section.map(|size| size as i32);
+            vec![
+                // Four axes there; the last is not used by pictures.
+                ("rope.dimension_sections", Value::Array(Array::I32(vec![time, height, width, 0]))),
+                ("n_deepstack_layers", count(config.vision.deepstack_visual_indexes.len())),
+            ]
+        }
+        Family::InternVl => Vec::new(),
+    };
     entries.extend(
         [
             ("context_length", count(text.max_position_embeddings)),
@@ -67,12 +84,11 @@ pub fn text_metadata(
             ("attention.layer_norm_rms_epsilon", Value::F32(text.rms_norm_eps as f32)),
             ("rope.freq_base", Value::F32(text.rope_theta as f32)),
             ("rope.dimension_count", count(text.head_dim)),
-            // Four axes there; the last is not used by pictures.
-            ("rope.dimension_sections", Value::Array(Array::I32(vec![time, height, width, 0]))),
-            ("n_deepstack_layers", count(levels)),
             ("vocab_size", count(text.vocab_size)),
         ]
-        .map(|(key, value)| (format!("qwen3vl.{key}"), value)),
+        .into_iter()
+        .chain(own)
+        .map(|(key, value)| (format!("{architecture}.{key}"), value)),
     );
     entries.extend(
         scoring
@@ -91,15 +107,35 @@ pub fn vision_metadata(
     let vision = &config.vision;
     let count = |value: usize| Value::U32(u32::try_from(value).unwrap_or(u32::MAX));
     let floats = |values: [f64; 3]| Value::Array(Array::F32(values.map(|value| value as f32).to_vec()));
-    let taps = &vision.deepstack_visual_indexes;
-    let flags = (0..vision.depth).map(|block| taps.contains(&block)).collect();
     // llama.cpp derives the side of the position table from a nominal picture.
     let side = vision.num_position_embeddings.isqrt() * vision.patch_size;
     let mut entries = general("clip", "mmproj", name, quant);
+    let own = match config.family {
+        Family::Qwen3Vl => {
+            let taps = &vision.deepstack_visual_indexes;
+            let flags = (0..vision.depth).map(|block| taps.contains(&block)).collect();
+            vec![
+                ("projector_type", "qwen3vl_merger".into()),
+                ("vision.spatial_merge_size", count(vision.spatial_merge_size)),
+                ("vision.is_deepstack_layers", Value::Array(Array::Bool(flags))),
+            ]
+        }
+        Family::InternVl => vec![
+            ("projector_type", "internvl".into()),
+            ("vision.projector.scale_factor", count(vision.spatial_merge_size)),
+        ],
+    };
+    let geometry = match image.geometry {
+        Geometry::Scaled { min_pixels, max_pixels } => {
+            [("vision.image_min_pixels", count(min_pixels)), ("vision.image_max_pixels", count(max_pixels))]
+        }
+        Geometry::Tiled(Tiles { min_tiles, max_tiles, .. }) => {
+            [("vision.preproc_min_tiles", count(min_tiles)), ("vision.preproc_max_tiles", count(max_tiles))]
+        }
+    };
     entries.extend(
         [
             ("has_vision_encoder", Value::Bool(true)),
-            ("projector_type", "qwen3vl_merger".into()),
             ("use_gelu", Value::Bool(true)),
             ("vision.image_size", count(side)),
             ("vision.patch_size", count(vision.patch_size)),
@@ -108,15 +144,14 @@ pub fn vision_metadata(
             ("vision.projection_dim", count(vision.out_hidden_size)),
             ("vision.block_count", count(vision.depth)),
             ("vision.attention.head_count", count(vision.num_heads)),
-            // The converter of llama.cpp writes the decoder's, which is the same in every published model.
-            ("vision.attention.layer_norm_epsilon", Value::F32(VISION_EPSILON)),
-            ("vision.spatial_merge_size", count(vision.spatial_merge_size)),
+            // The converter of llama.cpp writes Qwen3-VL's decoder's, which is the same in every published model.
+            ("vision.attention.layer_norm_epsilon", Value::F32(vision.layer_norm_eps as f32)),
             ("vision.image_mean", floats(image.mean)),
             ("vision.image_std", floats(image.std)),
-            ("vision.image_min_pixels", count(image.min_pixels)),
-            ("vision.image_max_pixels", count(image.max_pixels)),
-            ("vision.is_deepstack_layers", Value::Array(Array::Bool(flags))),
         ]
+        .into_iter()
+        .chain(own)
+        .chain(geometry)
         .map(|(key, value)| (format!("clip.{key}"), value)),
     );
     entries
