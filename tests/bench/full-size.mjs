@@ -94,6 +94,8 @@ const { folder, devices } = options();
 mkdirSync(folder, { recursive: true });
 const image = join(folder, 'picture.png');
 writeFileSync(image, picture(Math.sqrt(PIXELS)));
+// For the comparison with transformers.
+writeFileSync(join(folder, 'request.json'), JSON.stringify({ prompt: PROMPT, elements: ELEMENTS }));
 
 // The demo model is asked in the same words: they make the vocabulary.
 const wording = asked(join(ROOT, 'www/models/shapes'), image, ELEMENTS, '--overall', 'yes_no');
