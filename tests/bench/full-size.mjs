@@ -33,6 +33,8 @@ const ELEMENTS = [
 ];
 /** What the answers of two devices may differ by, in probability. */
 const LARGEST_DIFFERENCE = 2e-3;
+/** What may hold the page while a model is loaded; tasks of more than 50 ms are known. */
+const LONGEST_TASK_MS = 100;
 
 function options() {
   const { values, positionals } = parseArgs({
@@ -63,8 +65,9 @@ function checkLengths({ image, questions }) {
   }
 }
 
-const milliseconds = (value) => (value === undefined ? '' : value.toFixed(0));
-const megabytes = (value) => (value === undefined ? '' : (value / 1e6).toFixed(0));
+/** A cell; empty where a phase did not come to an end. */
+const milliseconds = (value) => (Number.isFinite(value) ? value.toFixed(0) : '');
+const megabytes = (value) => (Number.isFinite(value) ? (value / 1e6).toFixed(0) : '');
 const COLUMNS = {
   'download ms': ({ download }) => milliseconds(download),
   'load ms': ({ load }) => milliseconds(load),
@@ -123,8 +126,13 @@ console.log(`probabilities of yes: ${probabilities(native.result).map((p) => p.t
 
 if (devices.length > 0) {
   const { measureInChromium } = await import('./parts/full-size-browser.mjs');
-  for await (const { device, figures, result, failure } of measureInChromium({ folder, image, devices, prompt: PROMPT, elements: ELEMENTS })) {
+  const request = { folder, image, devices, prompt: PROMPT, elements: ELEMENTS };
+  for await (const { device, figures, result, failure } of measureInChromium(request)) {
     row(`Chromium, ${device === 'gpu' ? 'WebGPU' : 'CPU'}`, figures);
+    if (figures.longest >= LONGEST_TASK_MS) {
+      console.error(`${device}: a task held the page for ${figures.longest.toFixed(0)} ms, expected less than ${LONGEST_TASK_MS}`);
+      process.exitCode = 1;
+    }
     const apart = result && difference(result, native.result);
     if (apart !== undefined) console.log(`answers are at most ${apart.toExponential(1)} off the native ones`);
     if (failure !== undefined) console.error(failure);
