@@ -59,7 +59,7 @@ function merging(texts, character) {
   return [...ranks.keys()].map((pair) => pair.split(' '));
 }
 
-/** Pairs of tokens that no ASCII text can reach, without end. */
+/** Pairs of tokens that no ASCII text can reach, more than there are places for. */
 function* fillers(character) {
   const foreign = character.slice(128);
   for (const first of foreign) for (const second of foreign) yield [first, second];
@@ -84,7 +84,9 @@ export function vocabulary(size, texts) {
     tokens[id] = done ? pair.join('') : token;
   }
   tokens.push(...ADDED);
-  const types = tokens.map((_, id) => (id < FIRST_ADDED ? NORMAL : ADDED[id - FIRST_ADDED].startsWith('<|') ? CONTROL : USER_DEFINED));
+  const types = tokens.map(() => NORMAL);
+  // llama.cpp takes what looks special for special.
+  ADDED.forEach((token, i) => (types[FIRST_ADDED + i] = token.startsWith('<|') ? CONTROL : USER_DEFINED));
   for (let id = tokens.length; id < size; id += 1) {
     tokens.push(`[PAD${id}]`);
     types.push(UNUSED);
