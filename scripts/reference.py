@@ -3,7 +3,7 @@
 
     pip install torch torchvision transformers==5.23.0 peft==0.21.2 safetensors pillow scipy gguf
     scripts/reference.py [SECTION ...]        # all sections without arguments
-    scripts/reference.py full_size FOLDER BINARY    # no fixture: compares what scripts/bench full-size wrote, in 9 GB
+    scripts/reference.py full_size FOLDER BINARY    # no fixture: compares what scripts/bench full-size wrote, in 11 GB
 
 The fixtures are committed; tests need neither Python nor network.
 """
