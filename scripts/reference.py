@@ -3,6 +3,7 @@
 
     pip install torch torchvision transformers==5.23.0 peft==0.21.2 safetensors pillow scipy gguf
     scripts/reference.py [SECTION ...]        # all sections without arguments
+    scripts/reference.py full_size FOLDER BINARY    # no fixture: compares what scripts/bench full-size wrote, in 11 GB
 
 The fixtures are committed; tests need neither Python nor network.
 """
@@ -1690,36 +1691,40 @@ def gguf_decoder(writer, state, shape, generator):
     return matrices
 
 
-def gguf_tower(writer, state, taps):
-    """Writes the tower's tensors: vectors and the position table in f32, the rest in f16."""
+def gguf_tower_name(name, taps):
+    """What llama.cpp calls a tensor of the tower; the first frame of the patch embedding."""
     import gguf
-    import numpy as np
     from gguf import MODEL_TENSOR as T
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 8)
     merger = {"norm": T.V_POST_NORM, "linear_fc1": T.V_MMPROJ, "linear_fc2": T.V_MMPROJ}
     level = {"norm": T.V_DS_NORM, "linear_fc1": T.V_DS_FC1, "linear_fc2": T.V_DS_FC2}
+    name = name.removeprefix("model.")
+    path, suffix = name.rsplit(".", 1)
+    _, part, *rest = path.split(".")
+    if part == "merger":
+        return gguf.TENSOR_NAMES[merger[rest[0]]].format(bid=0 if rest[0] == "linear_fc1" else 2) + f".{suffix}"
+    if part == "deepstack_merger_list":
+        return gguf.TENSOR_NAMES[level[rest[1]]].format(bid=taps[int(rest[0])]) + f".{suffix}"
+    if part == "patch_embed":
+        return gguf.TENSOR_NAMES[T.V_ENC_EMBD_PATCH] + f".{suffix}"
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 64).get_name(name, try_suffixes=(".weight", ".bias"))
+
+
+def gguf_tower(writer, state, taps):
+    """Writes the tower's tensors: vectors and the position table in f32, the rest in f16."""
+    import numpy as np
+
     for name, value in state.items():
         if ".visual." not in name:
             continue
-        name = name.removeprefix("model.")
-        path, suffix = name.rsplit(".", 1)
-        _, part, *rest = path.split(".")
-        if part == "merger":
-            stored = gguf.TENSOR_NAMES[merger[rest[0]]].format(bid=0 if rest[0] == "linear_fc1" else 2) + f".{suffix}"
-        elif part == "deepstack_merger_list":
-            stored = gguf.TENSOR_NAMES[level[rest[1]]].format(bid=taps[int(rest[0])]) + f".{suffix}"
-        elif part == "patch_embed":
-            stored = gguf.TENSOR_NAMES[T.V_ENC_EMBD_PATCH] + f".{suffix}"
-        else:
-            stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        stored = gguf_tower_name(name, taps)
         data = value.numpy()
         if data.ndim == 5:
             # One convolution over two frames as two over one.
             writer.add_tensor(stored, np.ascontiguousarray(data[:, :, 0]).astype(np.float16))
             writer.add_tensor(f"{stored}.1", np.ascontiguousarray(data[:, :, 1]).astype(np.float16))
         else:
-            single = data.ndim == 1 or part == "pos_embed"
+            single = data.ndim == 1 or "pos_embed" in name
             writer.add_tensor(stored, data if single else data.astype(np.float16))
 
 
@@ -1864,7 +1869,149 @@ def gguf_pair(golden):
     write_json(folder / "reference.json", document)
 
 
+# full_size: the model of scripts/bench full-size, too large for a fixture, in transformers.
+
+# What answers may differ by, in probability: sums in another order give 1e-6, but a mirrored picture moves the overall
+# answer by no more than 2e-5, and a missing DeepStack level by 1.3e-4.
+FULL_SIZE_DIFFERENCE = 1e-5
+
+
+def full_size_config(decoder, tower):
+    """`config.json` of a pair, from its metadata and the shapes of its tables."""
+    text = lambda key: decoder.fields[f"qwen3vl.{key}"].contents()  # noqa: E731
+    vision = lambda key: tower.fields[f"clip.vision.{key}"].contents()  # noqa: E731
+    tokens = decoder.fields["tokenizer.ggml.tokens"].contents()
+    positions = next(tensor for tensor in tower.tensors if tensor.name == "v.position_embd.weight")
+    special = dict(image="image_pad", video="video_pad", vision_start="vision_start", vision_end="vision_end")
+    rope = dict(rope_type="default", mrope_interleaved=True, mrope_section=text("rope.dimension_sections")[:3])
+    return dict(
+        tie_word_embeddings=all(tensor.name != "output.weight" for tensor in decoder.tensors),
+        **{f"{name}_token_id": tokens.index(f"<|{token}|>") for name, token in special.items()},
+        text_config=dict(
+            vocab_size=len(tokens), hidden_size=text("embedding_length"), intermediate_size=text("feed_forward_length"),
+            num_hidden_layers=text("block_count"), num_attention_heads=text("attention.head_count"),
+            num_key_value_heads=text("attention.head_count_kv"), head_dim=text("attention.key_length"),
+            rms_norm_eps=float(f"{text('attention.layer_norm_rms_epsilon'):.6g}"),
+            max_position_embeddings=text("context_length"), rope_parameters=rope | dict(rope_theta=text("rope.freq_base")),
+        ),
+        vision_config=dict(
+            depth=vision("block_count"), hidden_size=vision("embedding_length"), num_heads=vision("attention.head_count"),
+            intermediate_size=vision("feed_forward_length"), patch_size=vision("patch_size"),
+            spatial_merge_size=vision("spatial_merge_size"), out_hidden_size=vision("projection_dim"),
+            num_position_embeddings=int(positions.shape[1]),
+            deepstack_visual_indexes=[block for block, flag in enumerate(vision("is_deepstack_layers")) if flag],
+        ),
+    )
+
+
+def full_size_model(decoder, tower):
+    """transformers' model of a pair in f32, its values those that gguf-py makes of the stored blocks."""
+    import gguf
+    import numpy as np
+    import torch
+    from gguf import quants
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers.initialization import no_init_weights
+
+    config = full_size_config(decoder, tower)
+    with no_init_weights():
+        model = Qwen3VLForConditionalGeneration._from_config(
+            Qwen3VLConfig(**config), dtype=torch.float32, attn_implementation="eager"
+        )
+    model.tie_weights()
+    stored = {tensor.name: tensor for tensor in [*decoder.tensors, *tower.tensors]}
+
+    def value(name):
+        tensor = stored.pop(name)
+        return quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3VL, config["text_config"]["num_hidden_layers"])
+    for name, parameter in model.named_parameters():
+        if ".visual." in name:
+            name = gguf_tower_name(name, config["vision_config"]["deepstack_visual_indexes"])
+        else:
+            name = names.get_name(name.replace("language_model.", ""), try_suffixes=(".weight", ".bias"))
+        values = value(name)
+        if parameter.dim() == 5:
+            # Two convolutions over one frame as one over two.
+            values = np.stack([values, value(f"{name}.1")], axis=2)
+        assert values.shape == tuple(parameter.shape), (name, values.shape, parameter.shape)
+        with torch.no_grad():
+            parameter.copy_(torch.from_numpy(values))
+    assert not stored, f"tensors of no parameter: {sorted(stored)}"
+    return model.eval()
+
+
+def full_size_pixels(tower, path):
+    """The picture as transformers' processor gives it to the model, under the limits that the tower's file has."""
+    from PIL import Image
+    from transformers import Qwen2VLImageProcessorPil
+
+    vision = lambda key: tower.fields[f"clip.vision.{key}"].contents()  # noqa: E731
+    processor = Qwen2VLImageProcessorPil(
+        size=dict(shortest_edge=vision("image_min_pixels"), longest_edge=vision("image_max_pixels")),
+        patch_size=vision("patch_size"), merge_size=vision("spatial_merge_size"), temporal_patch_size=2,
+        image_mean=vision("image_mean"), image_std=vision("image_std"),
+    )
+    return processor(images=[Image.open(path)], return_tensors="pt")
+
+
+def full_size_text(tokens, ids):
+    """The text of ids of a byte-level vocabulary."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    byte = {character: value for value, character in bytes_to_unicode().items()}
+    return bytes(byte[character] for id in ids for character in tokens[id]).decode()
+
+
+def full_size(folder, binary):
+    """Compares every answer of the command line to the bench's request with transformers in f32.
+
+    `folder` is what `scripts/bench full-size` has written, `binary` the program.
+    """
+    import json
+    import resource
+    import subprocess
+
+    import torch
+    from gguf import GGUFReader
+
+    request = json.loads((folder / "request.json").read_text())
+    flags = ["--model", folder / "decoder.gguf", "--image", folder / "picture.png", "--prompt", request["prompt"], "--json"]
+    flags += [flag for element in request["elements"] for flag in ("--element", element)]
+    asked, scored = (json.loads(subprocess.check_output([binary, verb, *flags])) for verb in ("prompt", "score"))
+    native = [scored["overall"]["probability"], *(element["score"] for element in scored["elements"])]
+    decoder, tower = (GGUFReader(folder / name) for name in ("decoder.gguf", "mmproj.gguf"))
+    picture = full_size_pixels(tower, folder / "picture.png")
+    assert picture["image_grid_thw"][0].tolist() == asked["image"]["grid_thw"], asked["image"]
+    tokens = decoder.fields["tokenizer.ggml.tokens"].contents()
+    model = full_size_model(decoder, tower)
+    pads = "<|image_pad|>" * asked["image"]["n_tokens"]
+    largest = 0
+    for question, answer in zip(asked["questions"], native, strict=True):
+        ids = question["token_ids"]
+        assert full_size_text(tokens, ids) == (
+            f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{question['text']}<|im_end|>\n<|im_start|>assistant\n"
+        ), question
+        yes, no = question["answer_token_ids"]
+        assert [tokens[yes], tokens[no]] == ["Yes", "No"], question
+        ids = torch.tensor([ids])
+        kinds = (ids == model.config.image_token_id).int()
+        with torch.no_grad():
+            logits = model(input_ids=ids, mm_token_type_ids=kinds, use_cache=False, logits_to_keep=1, **picture).logits
+        probability = logits[0, -1, [yes, no]].softmax(0)[0].item()
+        largest = max(largest, abs(probability - answer))
+        print(f"{question['element'] or 'overall'}: {probability:.6f}, natively {answer:.6f}", flush=True)
+    print(f"largest difference {largest:.1e}; peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+    if not largest < FULL_SIZE_DIFFERENCE:
+        sys.exit(f"answers differ by {largest:.1e}, expected less than {FULL_SIZE_DIFFERENCE}")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["full_size"]:
+        if len(sys.argv) != 4:
+            sys.exit("full_size needs the folder of scripts/bench full-size and the program")
+        sys.exit(full_size(*map(Path, sys.argv[2:])))
     names = sys.argv[1:] or list(SECTIONS)
     for name in names:
         print(f"writing {name}")

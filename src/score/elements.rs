@@ -9,7 +9,7 @@ use crate::text::Element;
 /// The geometric mean of the elements' scores: one score of a whole prompt by its parts, for checkpoints
 /// that were never tuned to give one; none without elements.
 ///
-/// Soft-TIFA of GenEval 2 (arXiv:2512.16853) agrees better with people so than with one question about
+/// `Soft-TIFA` of `GenEval` 2 (arXiv:2512.16853) agrees better with people so than with one question about
 /// the whole.
 pub fn geometric_mean(elements: &[ElementScore]) -> Option<f64> {
     if elements.is_empty() {

@@ -52,11 +52,20 @@ export async function build(kind) {
   await vite.build(options);
 }
 
-/** Serves a page with the headers of vite.config.ts, building it first unless run.mjs has. */
-export async function serve(kind) {
+/**
+ * Serves a page with the headers of vite.config.ts, building it first unless run.mjs has; beside it whatever `routes`
+ * answer, handlers by the beginning of the path.
+ */
+export async function serve(kind, routes = {}) {
   if (process.env.IMATCH_BUILT !== '1') await build(kind);
   const { vite, options } = await site(kind);
-  const server = await vite.preview({ ...options, preview: { port: 0, strictPort: false } });
+  const beside = {
+    name: 'beside',
+    configurePreviewServer({ middlewares }) {
+      for (const [path, handler] of Object.entries(routes)) middlewares.use(path, handler);
+    },
+  };
+  const server = await vite.preview({ ...options, plugins: [beside], preview: { port: 0, strictPort: false } });
   const { port } = server.httpServer.address();
   return { origin: `http://127.0.0.1:${port}`, close: () => close(server) };
 }
@@ -73,9 +82,10 @@ export async function launch({ webgpu = true } = {}) {
 }
 
 /** A browser with a profile on disk, as visitors have: contexts of `launch` are private windows. */
-export async function launchProfile(folder) {
+export async function launchProfile(folder, { webgpu = false } = {}) {
   const { chromium } = await load('playwright-core').then((module) => module.default ?? module);
-  return chromium.launchPersistentContext(folder, { executablePath: chromiumPath(), args: QUIET });
+  const args = webgpu ? [...QUIET, ...WEBGPU] : QUIET;
+  return chromium.launchPersistentContext(folder, { executablePath: chromiumPath(), args });
 }
 
 /** What went wrong or over the wire while a page was open. */
