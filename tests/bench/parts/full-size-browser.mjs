@@ -103,8 +103,8 @@ async function measure(page, device, { model, picture, prompt, elements }) {
 
 /** Loads the model in `folder` on each device and scores a picture with one element and with all; gives what it cost. */
 export async function* measureInChromium({ folder, image, devices, prompt, elements }) {
-  const profile = mkdtempSync(join(tmpdir(), 'imatch-profile-'));
   const site = await serve('real', { '/full-size': ranged(folder) });
+  const profile = mkdtempSync(join(tmpdir(), 'imatch-profile-'));
   const browser = await launchProfile(profile, { webgpu: true });
   try {
     const body = '<!doctype html><title>full-size</title><link rel="icon" href="data:,">';
