@@ -1,5 +1,5 @@
 import type { Fit, Inspection } from '../client';
-import { FORMS, megabytes } from '../words';
+import { FORMS, size } from '../words';
 import { make } from './dom';
 
 /** What a model is and needs, before it is loaded. */
@@ -8,7 +8,7 @@ export function modelCard(inspection: Inspection, { sentence }: Fit): HTMLElemen
   const facts: [string, string][] = [
     ['Kind', `${architecture}, ${quantization}, ${FORMS[form]}`],
     ['Licence', license ?? 'not stated'],
-    ['Size', `${megabytes(download_bytes)} MB`],
+    ['Size', size(download_bytes)],
     [
       'Work',
       `${gflop.first_score.toPrecision(2)} GFLOP for the first score, ${gflop.question.toPrecision(2)} a question`,
