@@ -82,7 +82,9 @@ function drawModel({ model, engine }: State): void {
   byId('model-status', HTMLParagraphElement).textContent =
     engine.phase === 'ready'
       ? [`${engine.info.model.name}, ${size(engine.bytes)}, ${place(engine.kept)}`, ...news(engine.known)].join('. ')
-      : 'not loaded';
+      : engine.phase === 'loading'
+        ? 'being loaded'
+        : 'not loaded';
 }
 
 function news(known: Standing | null): string[] {

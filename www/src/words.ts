@@ -80,7 +80,7 @@ const FAILURES: Record<ErrorCode, Explanation> = {
   integrity: {
     title: 'The model’s files are not the promised ones',
     advice:
-      'Their size or checksum differs. Score again to fetch what was damaged; if that does not help, remove them where the model is changed.',
+      'Their size or checksum differs, so nothing is scored with them. Score again to fetch damaged files anew, or change the model.',
   },
   unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
   io: { title: 'A file could not be read', advice: 'Choose it again.' },
@@ -110,5 +110,7 @@ export function failure(code: ErrorCode): Explanation {
 /** A sentence of the engine, which starts in lower case and has no full stop, as a sentence of the page. */
 export function sentence(text: string): string {
   if (text === '') return '';
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+  // The name of a file stays as it is.
+  const start = /^\S+\.\w/.test(text) ? text.charAt(0) : text.charAt(0).toUpperCase();
+  return `${start}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
 }

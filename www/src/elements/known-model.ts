@@ -12,9 +12,10 @@ export interface KnownModelEvents {
 /** A known checkpoint, folded up: what it is, what it takes, what was checked, and how to get it. */
 export function knownModel(model: KnownModel, events: KnownModelEvents): HTMLDetailsElement {
   const { name, license, good_for, download_bytes, device_bytes, checked, files, repository } = model;
+  const exact = files.every(({ bytes }) => bytes !== null);
+  const bytes = `${exact ? '' : 'about '}${size(download_bytes)}`;
   const told = files.every(({ sha256 }) => sha256 !== null);
   const facts: [string, string][] = [
-    ['Download', `${estimate(model)}${size(download_bytes)}`],
     ['Memory', `about ${size(device_bytes)} on a GPU`],
     ['Licence', license],
     [
@@ -28,7 +29,7 @@ export function knownModel(model: KnownModel, events: KnownModelEvents): HTMLDet
   const details = make(
     'details',
     { class: 'known-model' },
-    make('summary', {}, name, make('span', { class: 'hint' }, `${estimate(model)}${size(download_bytes)} · ${license}`)),
+    make('summary', {}, name, make('span', { class: 'hint' }, `${bytes} to download`)),
     make('p', {}, good_for),
     make(
       'dl',
@@ -76,8 +77,4 @@ function lookButton(model: KnownModel, { look }: KnownModelEvents): HTMLButtonEl
   );
   button.addEventListener('click', () => look(addressesOf(model)));
   return button;
-}
-
-function estimate({ files }: KnownModel): string {
-  return files.every(({ bytes }) => bytes !== null) ? '' : 'about ';
 }

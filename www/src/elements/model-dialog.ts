@@ -147,7 +147,12 @@ export class ModelDialog extends HTMLElement {
       const [inspection, report] = await Promise.all([inspect({ model, signal }), probe({ software: this.software })]);
       if (signal.aborted) return;
       const verdict = fit(inspection, report);
-      const take = make('button', { type: 'button', class: 'button primary' }, 'Use this model');
+      const fits = verdict.device !== null;
+      const take = make(
+        'button',
+        { type: 'button', class: fits ? 'button primary' : 'button quiet' },
+        fits ? 'Use this model' : 'Try it all the same',
+      );
       take.addEventListener('click', () => this.#choose(model));
       this.#card(...modelCard(inspection, verdict), take);
       take.focus();
