@@ -220,6 +220,11 @@ for (const [what, answer, expected] of [
   ['missing', { status: 404 }, 'They could not be listed. catalogue.json: the server answered 404.'],
   ['not JSON', { body: '<!doctype html>' }, 'They could not be listed. catalogue.json: not an imatch-catalogue of version 1 with a list of models.'],
   [
+    'of another version',
+    { json: { format: 'imatch-catalogue', version: 2, models: [] } },
+    'They could not be listed. catalogue.json: not an imatch-catalogue of version 1 with a list of models.',
+  ],
+  [
     'malformed',
     { json: { format: 'imatch-catalogue', version: 1, models: [{ id: 'a' }] } },
     'They could not be listed. catalogue.json: models[0] lacks a field, or has one of another type.',
