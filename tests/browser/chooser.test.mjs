@@ -31,7 +31,7 @@ async function look(page, address) {
 
 test('another model is looked at, used, stored beside the first, and taken back', async () => {
   const { page, seen, context } = await visit(browser, site.origin, '/?device=cpu');
-  assert.equal(await text(page, 'model-status'), 'pretended shapes, 0.0 MB, kept in this browser');
+  assert.equal(await text(page, 'model-status'), 'pretended shapes, 5 kB, kept in this browser');
   await takeSample(page);
   await score(page);
   await choose(page);
@@ -94,7 +94,7 @@ test('files dropped on the dialog are a model, and a wrong set is named', async 
   await page.locator('#model-card .problem-detail').waitFor();
   assert.equal(
     await text(page, 'model-card'),
-    'The model’s files do not fit togetherA.gguf came alone: a GGUF model has two files, the decoder and the mmproj file.',
+    'The model’s files do not fit togethera.gguf came alone: a GGUF model has two files, the decoder and the mmproj file.',
   );
   await drop(['a.gguf', 'mmproj-a.gguf']);
   await page.locator('#model-card .button').click();

@@ -117,7 +117,7 @@ test('without WebGPU the CPU runs and the page says why', async () => {
 });
 
 for (const [name, pattern] of [
-  ['damaged', /^The model’s files arrived damaged.*model\.gguf: 4096 bytes, the manifest promises 4103/i],
+  ['damaged', /^The model’s files are not the promised ones.*model\.gguf: 4096 bytes, the manifest promises 4103/i],
   ['missing', /^The model could not be fetched.*model\.gguf: the server answered 404/i],
   ['nowhere', /^The model could not be fetched.*manifest\.json: the server answered 404/i],
 ]) {

@@ -10,6 +10,7 @@ import type {
   Inspection,
   ModelFile,
   ModelForm,
+  ModelInfo,
   Progress,
   ScoreRequest,
   ScoreResult,
@@ -29,12 +30,8 @@ interface MockManifest {
   mock?: { fail?: string; on?: Device; steps?: number; kind?: 'levels' | 'yes_no' };
 }
 
-const MODEL = {
-  name: 'pretended shapes',
-  architecture: 'qwen3_vl',
-  quantization: 'q8_0',
-  sha256: '4f1c0e5b9a7d2836c1f09b4e6d8a3c5271e0f4b68d9c2a7350b1e6f4c8d2a907',
-};
+const MODEL = { name: 'pretended shapes', architecture: 'qwen3_vl', quantization: 'q8_0' };
+const PIXELS = '4f1c0e5b9a7d2836c1f09b4e6d8a3c5271e0f4b68d9c2a7350b1e6f4c8d2a907';
 const STEP_MS = 12;
 const LETTERS = 'abcdefghijklmno';
 
@@ -55,38 +52,43 @@ export class AbortFlag {
 export class Engine {
   readonly #device: Device;
   readonly #kind: 'levels' | 'yes_no';
+  readonly #model: ModelInfo;
 
-  constructor(device: Device, kind: 'levels' | 'yes_no') {
+  constructor(device: Device, kind: 'levels' | 'yes_no', sha256: string) {
     this.#device = device;
     this.#kind = kind;
+    this.#model = { ...MODEL, sha256 };
   }
 
   static async load({ files, device, read, onProgress }: LoadOptions, flag: AbortFlag): Promise<Engine> {
     const { mock = {}, files: promised = [] } = await manifestOf(files, read);
     const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
+    const lines: [string, string][] = [];
     for (const { name, bytes } of files) {
       const digest = await sha256(await read(name, 0, bytes));
       const want = promised.find(({ path }) => path === name)?.sha256 ?? digest;
       if (digest !== want) fail('integrity', `${name}: SHA-256 ${digest}, the manifest promises ${want}`);
+      if (!/\.json$/.test(name)) lines.push([name, digest]);
     }
     for (const stage of ['verify', 'upload', 'compile', 'selftest'] as const) {
       const end = stage === 'verify' || stage === 'upload' ? total : 4;
       await steps(mock.steps ?? 4, flag, (part) => onProgress?.({ stage, loaded: end * part, total: end }));
     }
     if (mock.fail !== undefined && (mock.on ?? device) === device) fail(mock.fail, `pretended failure on ${device}`);
-    return new Engine(device, mock.kind ?? 'levels');
+    return new Engine(device, mock.kind ?? 'levels', await digestOfAll(lines));
   }
 
   info(): EngineInfo {
     const selftest = { passed: true, max_difference: 3.1e-5 };
-    return { model: MODEL, device: this.#device, scoring: {}, selftest, load_ms: 412, device_bytes: 2.4e6, heap_bytes: 9e6 };
+    const facts = { load_ms: 412, device_bytes: 2.4e6, heap_bytes: 9e6 };
+    return { model: this.#model, device: this.#device, scoring: {}, selftest, ...facts };
   }
 
   async open(bytes: Uint8Array, flag: AbortFlag): Promise<Picture> {
     await steps(3, flag);
     const png = bytes[0] === 0x89 && bytes[1] === 0x50;
     if (!png) fail('invalid_image', 'not a PNG, JPEG or WebP file');
-    return new Picture(this.#device, this.#kind);
+    return new Picture(this.#device, this.#kind, this.#model);
   }
 
   free(): void {}
@@ -97,14 +99,16 @@ export class Picture {
   readonly height = 256;
   readonly #device: Device;
   readonly #kind: 'levels' | 'yes_no';
+  readonly #model: ModelInfo;
 
-  constructor(device: Device, kind: 'levels' | 'yes_no') {
+  constructor(device: Device, kind: 'levels' | 'yes_no', model: ModelInfo) {
     this.#device = device;
     this.#kind = kind;
+    this.#model = model;
   }
 
   sha256(): string {
-    return MODEL.sha256;
+    return PIXELS;
   }
 
   async score(request: ScoreRequest, flag: AbortFlag, onProgress?: (progress: Progress) => void): Promise<ScoreResult> {
@@ -128,7 +132,7 @@ export class Picture {
       onProgress?.({ stage: 'questions', loaded: Math.round(asked * part), total: asked }),
     );
     return {
-      model: MODEL,
+      model: this.#model,
       ...scores(prompt, elements, this.#kind),
       device: this.#device,
       timings_ms: { load: 412, image: 38.2, prefix: 61.7, questions: 24.4 },
@@ -173,6 +177,12 @@ async function manifestOf(files: readonly ModelFile[], read: Read): Promise<Mock
   const manifest = formOf(files) === 'converted' ? files.find(({ name }) => name === 'manifest.json') : undefined;
   if (manifest === undefined) return {};
   return JSON.parse(new TextDecoder().decode(await read(manifest.name, 0, manifest.bytes))) as MockManifest;
+}
+
+/** As the crate's `model_sha256`. */
+function digestOfAll(lines: readonly [string, string][]): Promise<string> {
+  const sorted = [...lines].sort(([a], [b]) => (a < b ? -1 : 1));
+  return sha256(new TextEncoder().encode(sorted.map(([name, digest]) => `${digest}  ${name}\n`).join('')));
 }
 
 async function sha256(bytes: Uint8Array): Promise<string> {

@@ -12,6 +12,7 @@ import type {
   DeviceChoice,
   EngineInfo,
   Inspection,
+  ModelFile,
   Opened,
   ProbeReport,
   Progress,
@@ -74,11 +75,14 @@ export class Evaluator {
   readonly policy: boolean;
   /** Where the model's files are. */
   readonly kept: Kept;
+  /** What they are; with digests where they were downloaded. */
+  readonly files: readonly ModelFile[];
   readonly #recovery: Recovery;
 
-  private constructor(recovery: Recovery, kept: Kept, policy: boolean) {
+  private constructor(recovery: Recovery, { kept, files }: Gathered, policy: boolean) {
     this.#recovery = recovery;
     this.kept = kept;
+    this.files = files.map(({ blob, ...file }) => ({ ...file, bytes: blob.size }));
     this.policy = policy;
   }
 
@@ -88,7 +92,7 @@ export class Evaluator {
     const { signal, onProgress, ...later } = options;
     const restart = async () => (await start(later, gathered)).scorer;
     const policy = await askDownloader('policy', { script: scorer.loaded.script }).catch(() => false);
-    return new Evaluator(new Recovery(scorer, restart), gathered.kept, policy);
+    return new Evaluator(new Recovery(scorer, restart), gathered, policy);
   }
 
   get info(): EngineInfo {

@@ -1,4 +1,5 @@
 import { Evaluator, ImatchError, type Picture } from './client';
+import { standing, type Standing } from './catalogue';
 import { unlessAborted } from './error';
 import type { ModelSource } from './models';
 import type { Device, DeviceChoice, Progress } from './protocol';
@@ -15,6 +16,7 @@ export interface ControllerOptions {
 interface Loading {
   readonly controller: AbortController;
   readonly evaluator: Promise<Evaluator>;
+  known: Standing | null;
 }
 
 /** What the page can do: load, score, stop. Writes into the store, knows nothing of the DOM. */
@@ -103,8 +105,11 @@ export class Controller {
     const { signal } = controller;
     const { model, device } = this.#store.state;
     const onProgress = (progress: Progress) => this.#progress(progress, signal);
-    const evaluator = Evaluator.load({ ...this.#options, model, device, signal, onProgress });
-    const loading: Loading = { controller, evaluator };
+    const evaluator = Evaluator.load({ ...this.#options, model, device, signal, onProgress }).then(async (loaded) => {
+      loading.known = await compared(loaded, model, signal);
+      return loaded;
+    });
+    const loading: Loading = { controller, evaluator, known: null };
     this.#loading = loading;
     this.#store.set({ engine: { phase: 'loading' }, progress: null });
     evaluator.then(
@@ -116,7 +121,8 @@ export class Controller {
 
   #loaded(loading: Loading, { info, device, reason, bytes, policy, kept }: Evaluator): void {
     if (this.#loading !== loading) return;
-    this.#store.set({ engine: { phase: 'ready', info, device, reason, bytes, policy, kept }, progress: null });
+    const { known } = loading;
+    this.#store.set({ engine: { phase: 'ready', info, device, reason, bytes, policy, kept, known }, progress: null });
   }
 
   #unload(loading: Loading): void {
@@ -166,6 +172,16 @@ export class Controller {
 
   #forget(): void {
     if (this.#loading !== null) this.#unload(this.#loading);
+  }
+}
+
+/** Weights that are not what their names promise are given back before anything is scored with them. */
+async function compared(evaluator: Evaluator, model: ModelSource, signal: AbortSignal): Promise<Standing | null> {
+  try {
+    return await unlessAborted(standing(model, evaluator), signal);
+  } catch (error) {
+    await evaluator.dispose();
+    throw error;
   }
 }
 

@@ -1,5 +1,6 @@
 /** The page: wires events to the controller and the store, and the store to the view. */
 import { Controller } from './controller';
+import { copyOnClick } from './elements/copy-button';
 import { byId, make } from './elements/dom';
 import type { ModelSource } from './models';
 import type { DeviceChoice, PromptType } from './protocol';
@@ -76,17 +77,11 @@ function listenToKeys({ form }: Parts): void {
 }
 
 function listenToCopy({ copy }: Parts): void {
-  const label = copy.textContent ?? '';
-  copy.addEventListener('click', async () => {
-    const text = JSON.stringify(store.state.result, null, 2);
-    const said = await navigator.clipboard.writeText(text).then(
-      () => 'Copied',
-      () => 'The browser refused to copy',
-    );
-    copy.textContent = said;
-    announce(parts, said);
-    setTimeout(() => (copy.textContent = label), 2000);
-  });
+  copyOnClick(
+    copy,
+    () => JSON.stringify(store.state.result, null, 2),
+    (said) => announce(parts, said),
+  );
 }
 
 function choose(file: File): void {

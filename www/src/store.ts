@@ -1,4 +1,5 @@
 import type { DeviceChoice, ErrorCode, EngineInfo, Device, Progress, PromptType, ScoreResult } from './protocol';
+import type { Standing } from './catalogue';
 import type { PromptElement } from './categories';
 import type { Kept, ModelSource } from './models';
 
@@ -21,6 +22,8 @@ export type EngineState =
       readonly bytes: number;
       readonly policy: boolean;
       readonly kept: Kept;
+      /** How it compares with a known model of its names; null where none has them. */
+      readonly known: Standing | null;
     };
 
 export interface Problem {

@@ -1,4 +1,5 @@
 /** State to DOM: the only place that writes the page. Events go the other way, through main.ts. */
+import type { Standing } from './catalogue';
 import { byId, make } from './elements/dom';
 import { DropZone } from './elements/drop-zone';
 import { ElementChips } from './elements/element-chips';
@@ -8,7 +9,7 @@ import { ModelDialog } from './elements/model-dialog';
 import { ProgressLine } from './elements/progress-line';
 import type { ErrorCode, ScoreResult } from './protocol';
 import { DEMO_MODEL, type EngineState, type Problem, type State, type Store } from './store';
-import { duration, failure, megabytes, percent, place, sentence, stage } from './words';
+import { duration, failure, percent, place, sentence, size, stage } from './words';
 
 const TIMINGS: Readonly<Record<string, string>> = {
   load: 'loading',
@@ -80,8 +81,14 @@ function drawModel({ model, engine }: State): void {
   byId('badge', HTMLParagraphElement).hidden = model !== DEMO_MODEL;
   byId('model-status', HTMLParagraphElement).textContent =
     engine.phase === 'ready'
-      ? `${engine.info.model.name}, ${megabytes(engine.bytes)} MB, ${place(engine.kept)}`
-      : 'not loaded';
+      ? [`${engine.info.model.name}, ${size(engine.bytes)}, ${place(engine.kept)}`, ...news(engine.known)].join('. ')
+      : engine.phase === 'loading'
+        ? 'being loaded'
+        : 'not loaded';
+}
+
+function news(known: Standing | null): string[] {
+  return known?.news === true ? [`${known.sentence}.`] : [];
 }
 
 /** Buttons, progress and the line that says what runs and why. The focus follows the button that takes over. */
@@ -176,11 +183,14 @@ function drawFact(name: 'confidence' | 'probability' | 'together', text: string 
 function provenance({ model, device, timings_ms, scoring }: ScoreResult, engine: EngineState): [string, string, string?][] {
   const times = Object.entries(timings_ms).map(([name, ms]) => `${TIMINGS[name] ?? name} ${duration(ms)}`);
   const { preset } = scoring;
-  const size = engine.phase === 'ready' ? `${megabytes(engine.bytes)} MB, ` : '';
+  const bytes = engine.phase === 'ready' ? `${size(engine.bytes)}, ` : '';
   const rows: [string, string, string?][] = [
     ['Model', `${model.name}, ${model.architecture}`],
-    ['Weights', `${model.quantization}, ${size}SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256],
+    ['Weights', `${model.quantization}, ${bytes}SHA-256 ${model.sha256.slice(0, 12)}…`, model.sha256],
   ];
+  if (engine.phase === 'ready' && engine.known !== null) {
+    rows.push(['Known as', `${engine.known.model.name}. ${engine.known.sentence}.`]);
+  }
   if (typeof preset === 'string') rows.push(['Read', `${preset}: not tuned on levels, so it is asked yes or no`]);
   rows.push(['Device', device.toUpperCase()]);
   if (engine.phase === 'ready') {

@@ -30,6 +30,12 @@ export function megabytes(bytes: number): string {
   return (bytes / 1e6).toFixed(1);
 }
 
+/** A size as people say it. */
+export function size(bytes: number): string {
+  if (bytes < 1e6) return `${Math.ceil(bytes / 1e3)} kB`;
+  return bytes < 1e9 ? `${megabytes(bytes)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+}
+
 export const FORMS: Readonly<Record<ModelForm, string>> = {
   converted: 'converted',
   gguf: 'GGUF pair',
@@ -72,8 +78,9 @@ const FAILURES: Record<ErrorCode, Explanation> = {
     advice: 'They were put together wrongly; trying again will not help.',
   },
   integrity: {
-    title: 'The model’s files arrived damaged',
-    advice: 'Their size or checksum is not the promised one. Score again to fetch them anew.',
+    title: 'The model’s files are not the promised ones',
+    advice:
+      'Their size or checksum differs, so nothing is scored with them. Score again to fetch damaged files anew, or change the model.',
   },
   unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
   io: { title: 'A file could not be read', advice: 'Choose it again.' },
@@ -103,5 +110,7 @@ export function failure(code: ErrorCode): Explanation {
 /** A sentence of the engine, which starts in lower case and has no full stop, as a sentence of the page. */
 export function sentence(text: string): string {
   if (text === '') return '';
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+  // The name of a file stays as it is.
+  const start = /^\S+\.\w/.test(text) ? text.charAt(0) : text.charAt(0).toUpperCase();
+  return `${start}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
 }

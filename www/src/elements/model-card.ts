@@ -1,14 +1,14 @@
 import type { Fit, Inspection } from '../client';
-import { FORMS, megabytes } from '../words';
+import { FORMS, size } from '../words';
 import { make } from './dom';
 
 /** What a model is and needs, before it is loaded. */
-export function modelCard(inspection: Inspection, { sentence }: Fit): HTMLElement[] {
+export function modelCard(inspection: Inspection, { sentence, device }: Fit): HTMLElement[] {
   const { name, architecture, quantization, license, form, download_bytes, gflop, overall } = inspection;
   const facts: [string, string][] = [
     ['Kind', `${architecture}, ${quantization}, ${FORMS[form]}`],
     ['Licence', license ?? 'not stated'],
-    ['Size', `${megabytes(download_bytes)} MB`],
+    ['Size', size(download_bytes)],
     [
       'Work',
       `${gflop.first_score.toPrecision(2)} GFLOP for the first score, ${gflop.question.toPrecision(2)} a question`,
@@ -22,6 +22,6 @@ export function modelCard(inspection: Inspection, { sentence }: Fit): HTMLElemen
       { class: 'card-facts' },
       ...facts.flatMap(([term, text]) => [make('dt', {}, term), make('dd', {}, text)]),
     ),
-    make('p', { class: 'card-fit' }, sentence),
+    make('p', { class: device === null ? 'card-unfit' : 'card-fit' }, sentence),
   ];
 }

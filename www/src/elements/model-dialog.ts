@@ -1,11 +1,14 @@
 import { ImatchError, fit, inspect, models, probe, type ModelSource, type StoredModel } from '../client';
-import { FORMS, failure, megabytes, sentence } from '../words';
+import { catalogue } from '../catalogue';
+import { messageOf } from '../error';
+import { FORMS, failure, sentence, size } from '../words';
 import { byId, make } from './dom';
 import { droppedFiles } from './entries';
+import { knownModel } from './known-model';
 import { modelCard } from './model-card';
 
 /**
- * A dialog to choose a model: one that the browser keeps, one at an address, or one on this machine. What is new is
+ * A dialog to choose a model: one that the browser keeps, a known one, one at an address, or one on this machine. What is new is
  * looked at first. Emits `choose` with a ModelSource and `announce` with a sentence as its detail.
  */
 export class ModelDialog extends HTMLElement {
@@ -23,6 +26,7 @@ export class ModelDialog extends HTMLElement {
     this.#dialog.addEventListener('drop', (event) => void this.#drop(event), { signal });
     byId('model-close', HTMLButtonElement).addEventListener('click', () => this.#dialog.close(), { signal });
     byId('model-by-address', HTMLFormElement).addEventListener('submit', (event) => this.#submit(event), { signal });
+    byId('known', HTMLDetailsElement).addEventListener('toggle', () => void this.#showKnown(), { signal });
     for (const id of ['model-files', 'model-folder']) {
       const input = byId(id, HTMLInputElement);
       input.addEventListener('change', () => void this.#take(input), { signal });
@@ -56,7 +60,7 @@ export class ModelDialog extends HTMLElement {
       ? 'The browser has promised to keep them.'
       : 'The browser may clear them when the disk is full.';
     byId('model-usage', HTMLParagraphElement).textContent =
-      listed.length === 0 ? 'None yet.' : `${megabytes(bytes)} MB in all. ${promise}`;
+      listed.length === 0 ? 'None yet.' : `${size(bytes)} in all. ${promise}`;
   }
 
   #row(model: StoredModel): HTMLLIElement {
@@ -64,7 +68,7 @@ export class ModelDialog extends HTMLElement {
     const used = addresses.join(' ') === this.#current.join(' ');
     const state = [
       FORMS[form],
-      `${megabytes(bytes)} MB${complete ? '' : ', not all there yet'}`,
+      `${size(bytes)}${complete ? '' : ', not all there yet'}`,
       ...(storage === 'memory' ? ['until this page is closed'] : []),
       ...(used ? ['in use'] : []),
     ];
@@ -79,6 +83,24 @@ export class ModelDialog extends HTMLElement {
     remove.addEventListener('click', () => void this.#remove(key, name));
     const text = make('p', {}, name, make('span', { class: 'hint' }, state.join(' · ')));
     return make('li', {}, text, use, remove);
+  }
+
+  /** The known models, once the visitor wants to see them. */
+  async #showKnown(): Promise<void> {
+    const list = byId('known-models', HTMLUListElement);
+    const note = byId('known-note', HTMLParagraphElement);
+    if (list.childElementCount > 0 || !byId('known', HTMLDetailsElement).open) return;
+    const events = {
+      look: (addresses: readonly string[]) => void this.#look(addresses),
+      announce: (text: string) => this.#announce(text),
+    };
+    try {
+      list.replaceChildren(...(await catalogue()).map((model) => make('li', {}, knownModel(model, events))));
+      note.textContent = '';
+    } catch (error) {
+      note.textContent = `They could not be listed. ${sentence(messageOf(error))}`;
+    }
+    note.hidden = note.textContent === '';
   }
 
   async #remove(key: string, name: string): Promise<void> {
@@ -125,7 +147,12 @@ export class ModelDialog extends HTMLElement {
       const [inspection, report] = await Promise.all([inspect({ model, signal }), probe({ software: this.software })]);
       if (signal.aborted) return;
       const verdict = fit(inspection, report);
-      const take = make('button', { type: 'button', class: 'button primary' }, 'Use this model');
+      const fits = verdict.device !== null;
+      const take = make(
+        'button',
+        { type: 'button', class: fits ? 'button primary' : 'button quiet' },
+        fits ? 'Use this model' : 'Try it all the same',
+      );
       take.addEventListener('click', () => this.#choose(model));
       this.#card(...modelCard(inspection, verdict), take);
       take.focus();
