@@ -127,6 +127,7 @@ fn what_a_model_writes_it_reads_back() {
 #[test]
 fn a_decoder_that_contradicts_itself_is_refused_by_name() {
     let cases: &[(&str, Value, &str)] = &[
+        ("/architectures", json!(["LimeQwen3VLForConditionalGeneration"]), "architectures"),
         ("/model_type", Value::Null, "model_type is missing"),
         (
             "/model_type",

@@ -117,6 +117,16 @@ fn every_form_is_told_by_the_names_of_its_files_and_none_but_those_is_hashed_twi
 }
 
 #[test]
+fn a_configuration_beside_a_pair_does_not_make_it_a_folder() {
+    let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
+    let alone = opened(&dropped(pair.path())).unwrap();
+    fs::copy(golden(FOLDERS[0]).join("config.json"), pair.path().join("config.json")).unwrap();
+    let files = dropped(pair.path());
+    assert_eq!(block_on(Headers::read(&files)).unwrap().form.code(), "gguf");
+    assert_eq!(opened(&files).unwrap().identity, alone.identity);
+}
+
+#[test]
 fn a_split_decoder_is_one_model_and_only_when_it_is_whole() {
     let (_, pair) = converted(&golden(FOLDERS[0]), DType::F16);
     let mut files = dropped(pair.path());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use imatch::config::{ImageConfig, ModelConfig};
+use imatch::config::{Geometry, ImageConfig, ModelConfig};
 use imatch::engine::{Engine, Place};
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::score::ScoringOptions;
@@ -118,8 +118,11 @@ fn a_pair_says_what_the_checkpoint_said_that_it_was_made_of() {
         assert_eq!(config.text.tie_word_embeddings, name == "tied");
         assert_eq!(facts.config, config, "{name}");
         let image = ImageConfig::from_json(reference.preprocessor.to_string().as_bytes(), &config).unwrap();
+        // The file has no limits of its own; see `MAX_PIXELS` in `weights::llama_cpp::read`.
+        let geometry = Geometry::Scaled { min_pixels: 65_536, max_pixels: 1 << 20 };
+        let image = ImageConfig { geometry, ..image };
         assert_eq!(facts.image, image, "{name}");
-        assert_eq!(facts.scoring, ScoringOptions::of_checkpoint("Qwen3-VL").unwrap(), "{name}");
+        assert_eq!(facts.scoring, ScoringOptions::of_checkpoint("Qwen3-VL", None).unwrap(), "{name}");
         assert_eq!(identity.name, "Tiny Qwen3 VL");
         assert_eq!((identity.architecture.as_str(), identity.quantization.as_str()), ("qwen3_vl", "q4_k"));
     }

@@ -140,7 +140,7 @@ fn facts_with(change: impl Fn(&mut Metadata)) -> Result<ModelFacts> {
 }
 
 #[test]
-fn what_converters_leave_out_has_the_published_values() {
+fn what_converters_leave_out_has_the_usual_values() {
     let facts = facts_with(|metadata| {
         for key in ["spatial_merge_size", "image_min_pixels", "image_max_pixels"] {
             metadata.remove(&format!("clip.vision.{key}"));
@@ -152,8 +152,8 @@ fn what_converters_leave_out_has_the_published_values() {
     let facts = facts.unwrap();
     assert_eq!(facts.config, block_on(ModelFacts::open(&golden(FOLDERS[0]))).unwrap().config);
     assert_eq!(facts.scoring.overall.kind, OverallKind::YesNo);
-    let published = Geometry::Scaled { min_pixels: 65_536, max_pixels: 16_777_216 };
-    assert_eq!(facts.image.geometry, published);
+    let usual = Geometry::Scaled { min_pixels: 65_536, max_pixels: 1 << 20 };
+    assert_eq!(facts.image.geometry, usual);
 }
 
 #[test]
@@ -301,6 +301,20 @@ fn rotary_frequencies_of_another_kind_are_refused() {
     with("none").unwrap();
     let error = with("yarn").map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("rope.scaling.type is \"yarn\", only \"none\""), "{error}");
+}
+
+#[test]
+fn a_tower_that_calls_itself_another_model_is_refused() {
+    let with = |tower: &'static str| {
+        facts_with(|metadata| {
+            let size = if metadata.contains_key("clip.projector_type") { tower } else { "2B" };
+            metadata.insert("general.basename".to_owned(), "Qwen3-VL".into());
+            metadata.insert("general.size_label".to_owned(), size.into());
+        })
+    };
+    with("2b").unwrap();
+    let error = with("30B-A3B").map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("general.size_label") && error.contains("of different models"), "{error}");
 }
 
 #[test]

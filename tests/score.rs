@@ -264,14 +264,25 @@ fn the_elements_together_are_their_geometric_mean() {
 
 #[test]
 fn untuned_checkpoints_are_told_by_their_names() {
-    let preset = |name: &str| ScoringOptions::of_checkpoint(name).unwrap().preset.unwrap();
+    let preset = |name: &str| ScoringOptions::of_checkpoint(name, None).unwrap().preset.unwrap();
     assert_eq!(preset("Qwen3-VL-2B-Instruct"), "zero-shot, Qwen3-VL");
     assert_eq!(preset("Qwen3Vl 4b Instruct Qwen3-VL Instruct"), "zero-shot, Qwen3-VL");
     assert_eq!(preset("InternVL3_5-1B-HF"), "zero-shot, InternVL3");
     assert_eq!(preset("wishful thinking"), "zero-shot");
-    let error = ScoringOptions::of_checkpoint("Qwen3-VL-2B-Thinking").unwrap_err();
-    assert_eq!(error.kind(), Kind::Unsupported);
-    assert!(error.to_string().contains("Qwen3-VL-2B-Thinking thinks before it answers"), "{error}");
+    for name in ["Qwen3-VL-2B-Thinking", "qwen3-vl-embedding-2b", "Qwen3-VL-Reranker-2B"] {
+        let error = ScoringOptions::of_checkpoint(name, None).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported);
+        assert!(error.to_string().starts_with(&format!("{name} is by its name")), "{error}");
+    }
+    // How Thinking checkpoints open the answer, and how those do that may be told not to think.
+    let opens = r"{{- '<|im_start|>assistant\n<think>\n' }}";
+    let may =
+        r"{{- '<|im_start|>assistant\n' }}{%- if not enable_thinking %}{{- '<think>\n\n</think>\n\n' }}";
+    ScoringOptions::of_checkpoint("model", Some(may)).unwrap();
+    for template in [opens.to_owned(), serde_json::to_string(opens).unwrap(), opens.replace(r"\n", "\n")] {
+        let error = ScoringOptions::of_checkpoint("model", Some(&template)).unwrap_err().to_string();
+        assert!(error.contains("opens <think>"), "{error}");
+    }
     let options = ScoringOptions::zero_shot();
     assert_eq!(options.clone().with_overall(OverallKind::YesNo), options);
     assert_eq!(options.with_overall(OverallKind::Levels).preset, None);

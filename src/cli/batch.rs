@@ -13,7 +13,8 @@ use super::{json, progress};
 use crate::engine::Engine;
 use crate::error::{Context as _, Error, Result};
 use crate::image::Picture;
-use crate::text::{OverallKind, PromptType, Request};
+use crate::score::ScoringOptions;
+use crate::text::{PromptType, Request};
 use crate::weights::files::read_file;
 
 /// Longest list that is read: half a million questions.
@@ -69,22 +70,29 @@ struct Written<'a, T> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Provenance {
     sha256: String,
-    overall: Option<OverallKind>,
+    /// The scoring options as JSON; none in results that do not say.
+    scoring: Option<String>,
 }
 
 impl Provenance {
     /// Of what `engine` will give.
     pub(super) fn of(engine: &Engine) -> Self {
-        let overall = engine.processor().scoring().overall.kind;
-        Self { sha256: engine.identity().sha256.clone(), overall: Some(overall) }
+        let scoring = Some(asked(engine.processor().scoring().clone()));
+        Self { sha256: engine.identity().sha256.clone(), scoring }
     }
 
     /// Of an earlier result; none where it does not say.
     fn read(result: &Value) -> Option<Self> {
         let sha256 = result["model"]["sha256"].as_str()?.to_owned();
-        let overall = result["scoring"]["overall"]["kind"].as_str().and_then(|kind| kind.parse().ok());
-        Some(Self { sha256, overall })
+        let scoring = ScoringOptions::deserialize(&result["scoring"]).ok().map(asked);
+        Some(Self { sha256, scoring })
     }
+}
+
+/// What of the options decides about scores, as JSON.
+fn asked(options: ScoringOptions) -> String {
+    let options = ScoringOptions { preset: None, ..options };
+    serde_json::to_string(&options).unwrap_or_default()
 }
 
 /// What is still to be done, and where it goes.
@@ -119,7 +127,7 @@ impl Batch {
         match self.earlier.iter().find(|earlier| *earlier != provenance) {
             None => Ok(()),
             Some(Provenance { sha256, .. }) => Err(Error::input(format!(
-                "{} holds results of another model or --overall (SHA-256 {sha256}), choose another file",
+                "{} holds results of another model, --overall or other scoring options (SHA-256 {sha256}), choose another file",
                 self.out.display()
             ))),
         }

@@ -27,6 +27,8 @@ pub(super) type AddedId<'a> = &'a dyn Fn(&str) -> Result<Option<u32>>;
 pub(super) struct Files {
     /// `model_type` of `config.json`, first the one that is written.
     pub(super) model_types: &'static [&'static str],
+    /// `architectures` of `config.json`: code of these classes is what is computed here.
+    pub(super) classes: &'static [&'static str],
     /// `image_processor_type` of `preprocessor_config.json`: processors that all do the same arithmetic.
     pub(super) processors: &'static [&'static str],
     /// `config.json`.

@@ -16,6 +16,7 @@ use crate::{Error, Result};
 /// How its files are read.
 pub(super) const FILES: Files = Files {
     model_types: &["internvl", "internvl_chat"],
+    classes: &["InternVLForConditionalGeneration", "InternVLChatModel"],
     processors: &[
         "GotOcr2ImageProcessor",
         "GotOcr2ImageProcessorFast",

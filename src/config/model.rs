@@ -15,6 +15,16 @@ pub(super) const MAX_WIDTH: usize = 1 << 18;
 /// Most rows of the embedding table; ids are far below the 32 bits they are stored in.
 pub(super) const MAX_VOCAB: usize = 1 << 24;
 
+/// Models with code of their own share the `model_type` of the one they grew out of.
+fn check_class(root: &Object<'_>, family: Family) -> Result<()> {
+    let known = family.files().classes;
+    let Some(classes) = root.get("architectures") else { return Ok(()) };
+    match classes.as_array().map(Vec::as_slice) {
+        Some([Value::String(class)]) if known.contains(&class.as_str()) => Ok(()),
+        _ => Err(root.unsupported("architectures", known, classes)),
+    }
+}
+
 impl ModelConfig {
     /// Parses `config.json` of a checkpoint, whichever family's it is (`model_type`).
     ///
@@ -47,6 +57,7 @@ impl ModelConfig {
                 "quantization_config is there: packed safetensors are not supported, only f32, f16 and bf16",
             ));
         }
+        check_class(&root, family)?;
         let config = (family.files().read)(&root, &added_id)?;
         config.agree()?;
         Ok(config)

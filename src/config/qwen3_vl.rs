@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// How its files are read.
 pub(super) const FILES: Files = Files {
     model_types: &["qwen3_vl"],
+    classes: &["Qwen3VLForConditionalGeneration"],
     processors: &[
         "Qwen2VLImageProcessor",
         "Qwen2VLImageProcessorFast",

@@ -17,6 +17,9 @@ use crate::image::Picture;
 use crate::model::Observer;
 use crate::score::ScoreResult;
 use crate::text::Request;
+use crate::weights::device::linear;
+use crate::weights::quant::{decode_f32, quantise};
+use crate::weights::{DType, TensorInfo};
 
 /// Largest difference of a score on its own scale divided by the scale's width. Devices
 /// differ by rounding only, which stays well below; a wrong kernel does not.
@@ -79,6 +82,7 @@ pub async fn run(
     observer: &impl Observer,
 ) -> Result<SelfTest> {
     products(&engine.device, engine.processor().config()).await?;
+    packed_products(&engine.device, engine.processor().config()).await?;
     let mut test = SelfTest { compared: 0, max_difference: 0.0 };
     for value in golden {
         let golden: Golden = serde_json::from_value(value.clone())
@@ -136,11 +140,51 @@ async fn answer(
     engine.open(&pattern()?, observer).await?.score(&request, observer).await
 }
 
+/// Products with packed weights of every type that stays quantised on a device, against the decoded weights: a
+/// model without golden answers has no other test of these kernels.
+async fn packed_products(device: &Device, config: &ModelConfig) -> Result<()> {
+    let (width, wide) = (config.text.hidden_size, config.text.intermediate_size);
+    for dtype in [DType::Q8_0, DType::Q4_0] {
+        for [m, k] in [[1, width], [65, wide]] {
+            // Blocks of 32; rows that are none are never quantised.
+            let (k, n) = (k.next_multiple_of(32), 64);
+            let weight = |index: usize| ((index * 7 + index / k * 5) % 15) as f32 - 7.0;
+            let values: Vec<f32> = (0..n * k).map(weight).collect();
+            let info = TensorInfo::new("self-test", dtype, vec![n, k])?;
+            let bytes = quantise(&values, &info.shape, dtype)?;
+            let decoded = decode_f32(&info, &bytes)?;
+            let left: Vec<f32> = (0..m * k).map(|index| ((index * 5 + index / k) % 7) as f32 - 3.0).collect();
+            let input = Tensor::<2>::from_data(TensorData::new(left.clone(), [m, k]), device);
+            let got = read(input.matmul(linear(&info, &bytes, device)?)).await?;
+            for (index, got) in got.iter().enumerate() {
+                let (row, column) = (index / n, index % n);
+                let pairs = left[row * k..(row + 1) * k].iter().zip(&decoded[column * k..(column + 1) * k]);
+                let (want, size) = pairs.fold((0.0, 0.0), |(sum, size), (a, b)| {
+                    let product = f64::from(a * b);
+                    (sum + product, size + product.abs())
+                });
+                let difference = (f64::from(*got) - want).abs();
+                if difference.is_nan() || difference > PRODUCT_TOLERANCE * size.max(1.0) {
+                    return Err(Error::new(
+                        Kind::SelfTest,
+                        format!(
+                            "the product {m}x{k} by {dtype} weights is {got} at ({row}, {column}), expected {want}"
+                        ),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Products of small integers, exact in f32 whatever the order of summation: one row, many
 /// rows, and a long inner axis with few columns, which are different kernels.
 async fn products(device: &Device, config: &ModelConfig) -> Result<()> {
     let (width, wide, head) = (config.text.hidden_size, config.text.intermediate_size, config.text.head_dim);
-    for [m, k, n] in [[1, width, wide], [65, wide, width], [33, 7 * wide, head]] {
+    // Columns beyond these are more of the same.
+    let [wide_out, width_out] = [wide, width].map(|n| n.min(1024));
+    for [m, k, n] in [[1, width, wide_out], [65, wide, width_out], [33, 7 * wide, head]] {
         let left = |row: usize, column: usize| ((row * 7 + column * 3) % 5) as f32 - 2.0;
         let right = |row: usize, column: usize| ((row * 5 + column * 11) % 7) as f32 - 3.0;
         let fill = |rows: usize, columns: usize, f: &dyn Fn(usize, usize) -> f32| {

@@ -8,7 +8,7 @@ use web_time::Instant;
 use super::plan::{Pack, packs};
 use super::prefix::{common, shared_prefix};
 use super::processor::Question;
-use super::{Engine, milliseconds};
+use super::{Engine, LARGEST_ACTIVATION, check_activations, milliseconds};
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{
@@ -48,6 +48,8 @@ impl Session {
     ) -> Result<Self> {
         let start = Instant::now();
         observer.phase(Phase::Picture);
+        let (vision, grid) = (&engine.processor.config().vision, engine.processor.grid_thw(picture)?);
+        check_activations(vision, grid, LARGEST_ACTIVATION)?;
         let patches = engine.processor.patches(picture)?;
         let grid_thw = patches.grid_thw;
         let shape = [1, patches.n_rows(), patches.row_len];

@@ -46,7 +46,9 @@ fn spread(ids: &[u32], image_token: u32, grid_hw: [usize; 2]) -> (Vec<[usize; 3]
 /// # Shapes
 /// - output: `[tokens, past + tokens]`
 pub fn causal_mask(past: usize, tokens: usize) -> Vec<f32> {
-    (0..tokens)
-        .flat_map(|row| (0..past + tokens).map(move |column| if column <= past + row { 0.0 } else { HIDDEN }))
-        .collect()
+    let mut mask = vec![HIDDEN; tokens * (past + tokens)];
+    for (row, seen) in mask.chunks_exact_mut(past + tokens).enumerate() {
+        seen[..=past + row].fill(0.0);
+    }
+    mask
 }

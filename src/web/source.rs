@@ -5,16 +5,17 @@ use serde::Deserialize;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
-use super::{field, function};
+use super::{field, function, string};
 use crate::error::{Error, Kind, Result};
 use crate::weights::source::check_range;
 use crate::weights::{ByteSource, ModelFiles};
 
 /// Bytes asked for at a time, so that neither side ever holds a large file twice.
-const MAX_READ: usize = 4 << 20;
+const MAX_READ: usize = 1 << 20;
 
-/// A model's files, `{files: [{name, bytes, sha256}], read}`.
+/// A model's files, `{name, files: [{name, bytes, sha256}], read}`.
 pub(super) struct JsFiles {
+    name: String,
     names: Vec<String>,
     files: Vec<JsFile>,
     read: Function,
@@ -36,7 +37,8 @@ impl JsFiles {
                 Error::input("options.files is no list of files").with_source(error.to_string())
             })?;
         let read = function(options, "read").ok_or_else(|| Error::input("options.read is missing"))?;
-        Ok(Self { names: files.iter().map(|file| file.name.clone()).collect(), files, read })
+        let name = string(options, "name")?.unwrap_or_else(|| "model".into());
+        Ok(Self { name, names: files.iter().map(|file| file.name.clone()).collect(), files, read })
     }
 
     fn file(&self, name: &str) -> Option<&JsFile> {
@@ -48,7 +50,7 @@ impl ModelFiles for JsFiles {
     type Source = JsSource;
 
     fn name(&self) -> String {
-        "model".into()
+        self.name.clone()
     }
 
     fn names(&self) -> &[String] {

@@ -73,10 +73,21 @@ impl ModelFacts {
         let scoring = if scoring {
             ScoringOptions::from_json(&whole(files, SCORING).await?).context(|| SCORING)?
         } else {
-            ScoringOptions::of_checkpoint(&files.name())?
+            ScoringOptions::of_checkpoint(&files.name(), chat_template(files).await?.as_deref())?
         };
         Ok(Self { config, image, tokenizer, scoring })
     }
+}
+
+/// The chat template of a Hugging Face folder, in whatever file it is; it only tells checkpoints that think.
+async fn chat_template(files: &impl ModelFiles) -> Result<Option<String>> {
+    for name in ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"] {
+        if files.names().iter().any(|other| other == name) {
+            let bytes = whole(files, name).await?;
+            return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// A model of which the headers are read: everything but the values of its weights.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::bundle::{Bundle, Headers, ModelFacts, checkpoint};
 use super::checkpoint::Checkpoint;
 use super::files::folder_name;
-use super::form::{Form, MANIFEST, ModelFiles, is_gguf, is_tower};
+use super::form::{Form, MANIFEST, ModelFiles, is_gguf, is_tower, split_part};
 use super::source::FileSource;
 use crate::error::{Context, Error, Result};
 
@@ -49,12 +49,10 @@ impl Folder {
         }
         let mut names = names(folder)?;
         // Of a split file, its other parts belong to it too.
-        let base = |name: &str| {
-            name.rsplit_once("-of-").map(|(base, _)| base.trim_end_matches(char::is_numeric).to_owned())
-        };
+        let split = |name: &str| split_part(name).map(|(base, _, count)| (base, count));
+        let own = split(&name);
         names.retain(|other| {
-            is_gguf(other)
-                && (is_tower(other) || *other == name || base(other).is_some_and(|b| base(&name) == Some(b)))
+            is_gguf(other) && (is_tower(other) || *other == name || (own.is_some() && split(other) == own))
         });
         Ok(Self { path: folder.to_owned(), names })
     }

@@ -81,7 +81,9 @@ impl Form {
             let manifest = Manifest::parse(&whole(files, MANIFEST).await?).context(|| MANIFEST)?;
             return Ok(Self::Converted(Box::new(manifest)));
         }
-        if !has(CONFIG) {
+        let has_safetensors = has(INDEX) || has(SAFETENSORS);
+        // Repositories of GGUF files often have the original's configuration beside them.
+        if !has(CONFIG) || (!has_safetensors && files.names().iter().any(|name| is_gguf(name))) {
             return gguf(files.names());
         }
         let shards = if has(INDEX) {
@@ -165,18 +167,20 @@ fn gguf(names: &[String]) -> Result<Form> {
     Ok(Form::Gguf { decoder: decoders, tower: tower.clone() })
 }
 
+/// Base, number and count of a part of a split file.
+pub(super) fn split_part(name: &str) -> Option<(String, usize, usize)> {
+    let (rest, count) = name.get(..name.len().checked_sub(".gguf".len())?)?.rsplit_once("-of-")?;
+    let (base, number) = rest.rsplit_once('-')?;
+    Some((base.to_owned(), number.parse().ok()?, count.parse().ok()?))
+}
+
 /// Whether files are the parts of one file, `NAME-00001-of-00003.gguf` and so on (llama.cpp's
 /// `llama_split_path`).
 ///
 /// # Errors
 /// Where they are, and one is missing.
 fn whole_split(files: &[String]) -> Result<bool> {
-    let part = |name: &str| -> Option<(String, usize, usize)> {
-        let (rest, count) = name.get(..name.len().checked_sub(".gguf".len())?)?.rsplit_once("-of-")?;
-        let (base, number) = rest.rsplit_once('-')?;
-        Some((base.to_owned(), number.parse().ok()?, count.parse().ok()?))
-    };
-    let parts: Option<Vec<_>> = files.iter().map(|file| part(file)).collect();
+    let parts: Option<Vec<_>> = files.iter().map(|file| split_part(file)).collect();
     let Some([(base, _, count), ..]) = parts.as_deref() else { return Ok(false) };
     let parts = parts.as_deref().unwrap_or_default();
     if parts.iter().any(|(other, _, of)| (other, of) != (base, count)) {

@@ -86,18 +86,21 @@ impl Table {
                 Ok(values)
             }
             Rows::Ranged { file, kept } => {
-                let missing: Vec<u32> = {
-                    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    ids.iter().filter(|id| !kept.contains_key(id)).copied().collect()
+                let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut rows: BTreeMap<u32, Vec<f32>> = {
+                    let kept = lock();
+                    ids.iter().filter_map(|id| Some((*id, kept.get(id)?.clone()))).collect()
                 };
-                let read = read_rows(&self.info, &missing, |offset, len| file.read(offset, len)).await?;
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                // What this request asks for stays whatever it takes.
-                if kept.len() + read.len() > MAX_KEPT {
-                    kept.retain(|id, _| ids.contains(id));
+                let missing: Vec<u32> = ids.iter().filter(|id| !rows.contains_key(id)).copied().collect();
+                rows.extend(read_rows(&self.info, &missing, |offset, len| file.read(offset, len)).await?);
+                let values = ids.iter().flat_map(|id| &rows[id]).copied().collect();
+                let mut kept = lock();
+                if kept.len() + missing.len() > MAX_KEPT {
+                    kept.clear();
                 }
-                kept.extend(read);
-                Ok(ids.iter().flat_map(|id| &kept[id]).copied().collect())
+                // What one request asks for is kept whatever it takes.
+                kept.extend(rows);
+                Ok(values)
             }
         }
     }

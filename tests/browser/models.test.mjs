@@ -92,8 +92,9 @@ if (KINDS.includes('real'))
         await page.close();
       });
 
-    test('a Hugging Face folder that is chosen on the page', { timeout: 300_000 }, async () => {
-      const folder = `${ROOT}tests/golden/qwen3_vl_untied`;
+    for (const name of ['qwen3_vl_untied', 'internvl_qwen2_original', 'internvl_qwen3'])
+      test(`a Hugging Face folder that is chosen on the page: ${name}`, { timeout: 300_000 }, async () => {
+      const folder = `${ROOT}tests/golden/${name}`;
       const { page, seen, context } = await visit(browser, site.origin, '/?device=cpu');
       await page.locator('#model-change').click();
       const files = readdirSync(folder).map((name) => join(folder, name));

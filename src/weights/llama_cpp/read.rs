@@ -20,13 +20,19 @@ use crate::weights::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE};
 use crate::weights::tensor::shown;
 use crate::{Error, Result};
 
-/// Pixel limits where the file has none: those of the published Qwen3-VL checkpoints
-/// (`size` in their `preprocessor_config.json`).
+/// Fewest pixels where the file has no limit: those of the published Qwen3-VL checkpoints
+/// (`size.shortest_edge` in their `preprocessor_config.json`).
 const MIN_PIXELS: u64 = 65_536;
-const MAX_PIXELS: u64 = 16_777_216;
+
+/// Most pixels where the file has no limit, 1024 x 1024: what text-to-image models draw. The published
+/// checkpoints allow sixteen times as many, whose activations neither a tab nor most GPUs hold.
+const MAX_PIXELS: u64 = 1 << 20;
 
 /// Merged patches per side where the file does not say (`spatial_merge_size` of every Qwen3-VL).
 const MERGE: u64 = 2;
+
+/// Frames that one patch spans (`temporal_patch_size` of every Qwen3-VL).
+const FRAMES: u64 = 2;
 
 /// Most tokens that are no ordinary ones; Qwen's vocabularies have below 300.
 const MAX_ADDED: usize = 1 << 13;
@@ -114,9 +120,8 @@ pub fn provenance(files: &[File]) -> (Option<String>, Option<String>) {
 /// Everything in the decoder's metadata that a checkpoint is called by.
 fn checkpoint_name((file, metadata): &File) -> String {
     let keys = ["general.name", "general.basename", "general.finetune"];
-    let parts = keys.iter().filter_map(|key| metadata.get(*key)?.as_str()).map(shown);
-    let name = parts.collect::<Vec<_>>().join(" ");
-    if name.is_empty() { shown(file) } else { name }
+    let said = keys.iter().filter_map(|key| metadata.get(*key)?.as_str());
+    said.chain([file.as_str()]).map(shown).collect::<Vec<_>>().join(" ")
 }
 
 fn architecture((_, metadata): &File) -> &str {
@@ -151,10 +156,12 @@ pub fn facts(files: &[File], shape: impl Fn(&str) -> Option<Vec<usize>>) -> Resu
         image: ImageConfig::from_json(image.as_bytes(), &config).context(|| &vision.0)?,
         config,
         tokenizer: tokenizer(text)?,
-        scoring: match text.1.get(SCORING).and_then(Value::as_str) {
-            Some(options) => ScoringOptions::from_json(options.as_bytes())
-                .context(|| format!("{}: metadata key {SCORING}", text.0))?,
-            None => ScoringOptions::of_checkpoint(&checkpoint_name(text))?,
+        scoring: if let Some(options) = text.1.get(SCORING).and_then(Value::as_str) {
+            let place = || format!("{}: metadata key {SCORING}", text.0);
+            ScoringOptions::from_json(options.as_bytes()).context(place)?
+        } else {
+            let template = text.1.get("tokenizer.chat_template").and_then(Value::as_str);
+            ScoringOptions::of_checkpoint(&checkpoint_name(text), template)?
         },
     })
 }
@@ -189,6 +196,7 @@ fn config(text: &File, vision: &File, shape: impl Fn(&str) -> Option<Vec<usize>>
     let flags = flags.filter(|flags| flags.len() <= MAX_DEPTH);
     let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "a flag for each block"))?;
     let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
+    same_model(text, vision)?;
     let decoder_keys = Keys { file: text, prefix: "qwen3vl." };
     let depth = tower.count("block_count")?;
     same(["clip.vision.is_deepstack_layers", "clip.vision.block_count"], [flags.len() as u64, depth])?;
@@ -199,6 +207,13 @@ fn config(text: &File, vision: &File, shape: impl Fn(&str) -> Option<Vec<usize>>
     same(["qwen3vl.embedding_length", "clip.vision.projection_dim"], widths)?;
     let patch = tower.count("patch_size")?;
     let [_, row] = matrix(PATCH_EMBEDDING)?;
+    let frames = row / patch.saturating_mul(patch).saturating_mul(3).max(1);
+    if patch > 0 && frames != FRAMES {
+        return Err(Error::model(format!(
+            "{}: v.patch_embd.weight has {frames} frames of clip.vision.patch_size {patch}, expected {FRAMES}",
+            vision.0
+        )));
+    }
     Ok(json!({
         "model_type": "qwen3_vl",
         "image_token_id": id("<|image_pad|>")?,
@@ -215,13 +230,37 @@ fn config(text: &File, vision: &File, shape: impl Fn(&str) -> Option<Vec<usize>>
             "num_heads": tower.count("attention.head_count")?,
             "hidden_act": "gelu_pytorch_tanh",
             "patch_size": patch,
-            "temporal_patch_size": row / patch.saturating_mul(patch).saturating_mul(3).max(1),
+            "temporal_patch_size": FRAMES,
             "spatial_merge_size": tower.count_or("spatial_merge_size", MERGE)?,
             "num_position_embeddings": matrix(POSITION_TABLE)?[0],
             "deepstack_visual_indexes": taps,
             "out_hidden_size": widths[1],
         },
     }))
+}
+
+/// Refuses a decoder and a tower that say they are of different models: widths alone would let some pass.
+fn same_model(text: &File, vision: &File) -> Result<()> {
+    let said = |(_, metadata): &File, key: &str| {
+        let text = metadata.get(key)?.as_str()?.to_ascii_lowercase();
+        Some(text.replace(['-', '_', '.'], " "))
+    };
+    for key in ["general.basename", "general.size_label", "general.finetune"] {
+        // A size is counted from the file itself where the model's name has none.
+        let named = ["general.basename", key].iter().all(|key| said(text, key).is_some());
+        if let (true, Some(decoder), Some(tower)) = (named, said(text, key), said(vision, key))
+            && decoder != tower
+        {
+            return Err(Error::model(format!(
+                "{key} of {} is \"{}\", but of {} \"{}\": decoder and mmproj are of different models",
+                text.0,
+                shown(&decoder),
+                vision.0,
+                shown(&tower)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses two files that do not say the same.
