@@ -185,9 +185,9 @@ export function load(page, model, options = {}) {
       const started = performance.now();
       const outcome = await Evaluator.load({ model: source, device: 'cpu', ...rest }).then(
         async (evaluator) => {
-          const { bytes, kept } = evaluator;
+          const { bytes, kept, info } = evaluator;
           await evaluator.dispose();
-          return { bytes, kept };
+          return { bytes, kept, name: info.model.name };
         },
         ({ code, message }) => ({ code, message }),
       );

@@ -306,8 +306,8 @@ for (const options of [{}, { sharded: true, scoring: false }])
   test(`a Hugging Face folder loads by its config.json ${JSON.stringify(options)}`, async () => {
     const name = `hf-${options.sharded === true}`;
     putFolder(name, options);
-    const { bytes, message } = await load(page, `/wild/${name}/config.json`);
-    assert.equal(message, undefined);
+    const { bytes, message, name: called } = await load(page, `/wild/${name}/config.json`);
+    assert.deepEqual([message, called], [undefined, name]);
     assert.ok(bytes > (options.sharded ? 120_000 : 60_000));
     server.down(true);
     const offline = await load(page, `/wild/${name}/config.json`);
@@ -390,8 +390,9 @@ test('files that are given load without the network; wrong sets are named', asyn
   const [a, b, notes] = [file('a.gguf', weights(5000)), file('mmproj-a.gguf', weights(6000)), file('notes.txt', 'x')];
   const before = server.log.length;
   const pair = await given(a, b, notes);
-  assert.deepEqual([pair.bytes, pair.kept], [11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
-  assert.equal((await look(page, null)).form, 'gguf');
+  assert.deepEqual([pair.name, pair.bytes, pair.kept], ['a', 11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
+  const { form, name } = await look(page, null);
+  assert.deepEqual([form, name], ['gguf', 'a']);
   assert.equal(
     (await given(a, b, file('config.json', '{}'))).bytes,
     11_000,
@@ -445,7 +446,7 @@ test('a folder is taken whole, by its paths', async () => {
     const files = names.map((name) => file(`qwen/${name}`, '{}'));
     files.push(file('qwen/model.safetensors.index.json', index), file('qwen/old/config.json', 'another'));
     const evaluator = await Evaluator.load({ model: files, device: 'cpu' });
-    return { bytes: evaluator.bytes, expected: 10 + index.length };
+    return { name: evaluator.info.model.name, bytes: evaluator.bytes, expected: 10 + index.length };
   });
-  assert.equal(found.bytes, found.expected);
+  assert.deepEqual([found.name, found.bytes], ['qwen', found.expected]);
 });

@@ -72,6 +72,16 @@ export function isGguf(name: string): boolean {
   return name.toLowerCase().endsWith('.gguf');
 }
 
+/** What a GGUF model is called where its metadata do not say: its decoder's file, without llama.cpp's number of a part. */
+export function ggufTitle(names: readonly string[]): string {
+  const decoder = names.find((name) => !isProjector(name)) ?? names[0] ?? 'model.gguf';
+  return decoder.replace(/\.gguf$/i, '').replace(/-\d+-of-\d+$/, '');
+}
+
+export function isProjector(name: string): boolean {
+  return /mmproj/i.test(name);
+}
+
 function manifestEntry(entry: unknown): Listed {
   const { path, bytes, sha256 } = (entry ?? {}) as Record<string, unknown>;
   if (typeof path !== 'string' || typeof bytes !== 'number' || !Number.isSafeInteger(bytes) || bytes < 0) {

@@ -4,6 +4,7 @@ import {
   CONFIG,
   MANIFEST,
   converted,
+  ggufTitle,
   huggingFace,
   isGguf,
   texts,
@@ -16,8 +17,15 @@ import type { NamedBlob } from './protocol';
 /** A model has a few dozen files; a folder of thousands was chosen by mistake. */
 const MAX_GIVEN = 5000;
 
+/** A model among given files. */
+export interface Found {
+  /** What it is called where its files do not say. */
+  readonly name: string;
+  readonly files: readonly NamedBlob[];
+}
+
 /** The files of the one model among those given; fails in one sentence where there is none, or more than one. */
-export async function fromFiles(given: Iterable<File>): Promise<NamedBlob[]> {
+export async function fromFiles(given: Iterable<File>): Promise<Found> {
   const files = new Map<string, File>();
   for (const file of given) {
     files.set(file.webkitRelativePath || file.name, file);
@@ -34,10 +42,11 @@ export async function fromFiles(given: Iterable<File>): Promise<NamedBlob[]> {
 }
 
 /** Two .gguf files; which is the decoder is written in them. */
-function pair(files: ReadonlyMap<string, File>): NamedBlob[] {
+function pair(files: ReadonlyMap<string, File>): Found {
   const found = [...files.values()].filter(({ name }) => isGguf(name));
   if (found.length === 2 && found[0]?.name !== found[1]?.name) {
-    return found.map((file) => ({ name: file.name, blob: file }));
+    const names = found.map(({ name }) => name);
+    return { name: ggufTitle(names), files: found.map((file) => ({ name: file.name, blob: file })) };
   }
   if (found.length === 1) {
     throw wrong(`${found[0]?.name} came alone: a GGUF model has two files, the decoder and the mmproj file`);
@@ -53,7 +62,7 @@ async function folder(
   files: ReadonlyMap<string, File>,
   root: string,
   list: (read: ReadText) => Promise<Contents>,
-): Promise<NamedBlob[]> {
+): Promise<Found> {
   const start = root.slice(0, root.length - baseName(root).length);
   const read = async (name: string) =>
     (await files
@@ -61,7 +70,9 @@ async function folder(
       ?.text()
       .catch((e) => unreadable(name, e))) ?? null;
   const contents = await list(read);
-  return [...texts(contents), ...contents.files.map((listed) => present(listed, files.get(start + listed.name)))];
+  const listed = contents.files.map((listed) => present(listed, files.get(start + listed.name)));
+  // Files that were chosen one by one have no folder.
+  return { name: start.split('/').at(-2) || 'model', files: [...texts(contents), ...listed] };
 }
 
 function present({ name, bytes }: Listed, blob: File | undefined): NamedBlob {

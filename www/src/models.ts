@@ -36,6 +36,8 @@ export interface Kept {
 }
 
 export interface Gathered {
+  /** What the model is called where its files do not say. */
+  readonly name: string;
   readonly files: readonly NamedBlob[];
   readonly kept: Kept;
   /** null where the files were given. */
@@ -81,15 +83,15 @@ export function askDownloader<K extends keyof DownloaderCalls & string>(
 export async function gather(options: SourceOptions, { signal, onProgress }: AskOptions): Promise<Gathered> {
   const { origin, given } = sourceOf(options);
   if (origin === null) {
-    return { files: await fromFiles(given), origin, kept: { kind: 'files', reason: null, persisted: null } };
+    return { ...(await fromFiles(given)), origin, kept: { kind: 'files', reason: null, persisted: null } };
   }
   let persisted: Promise<boolean> | null = null;
   const watch = (progress: Progress) => {
     if (progress.stage === 'download' && progress.total > PERSIST_BYTES) persisted ??= askToPersist();
     onProgress?.(progress);
   };
-  const { files, storage, reason }: Downloaded = await askDownloader('download', origin, { signal, onProgress: watch });
-  return { files, origin, kept: { kind: storage, reason, persisted: await persisted } };
+  const { name, files, storage, reason }: Downloaded = await askDownloader('download', origin, { signal, onProgress: watch });
+  return { name, files, origin, kept: { kind: storage, reason, persisted: await persisted } };
 }
 
 type Source = { readonly origin: Origin; readonly given: null } | { readonly origin: null; readonly given: File[] };

@@ -26,7 +26,7 @@ export async function download(origin: Origin, task: Task): Promise<Downloaded> 
   const files = await collect(store, plan, task);
   await rememberPlan(store, plan);
   if (before !== null) await dropUnused(store, before.files, await storedPlans(store));
-  return { files: [...texts(plan), ...files], storage: store.kind, reason };
+  return { name: plan.name, files: [...texts(plan), ...files], storage: store.kind, reason };
 }
 
 /** What the servers say now; where they cannot be reached, what they said when the model was stored. */

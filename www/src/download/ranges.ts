@@ -16,6 +16,8 @@ const MAX_RANGES = 256;
 const MAX_WHOLE_BYTES = 4 * 1024 * 1024;
 
 export interface Examined {
+  /** What the model is called where its files do not say. */
+  readonly name: string;
   readonly files: readonly ModelFile[];
   readonly read: Read;
 }
@@ -32,7 +34,8 @@ export async function examine(origin: Origin, manner: Manner): Promise<Examined>
     const stored = await kept(store, file);
     readers.set(file.name, stored === null ? await remoteRanges(file, later) : blobRanges(stored.blob));
   }
-  return { files: [...readers].map(([name, { bytes }]) => ({ name, bytes })), read: limited(readers) };
+  const files = [...readers].map(([name, { bytes }]) => ({ name, bytes }));
+  return { name: plan.name, files, read: limited(readers) };
 }
 
 interface Ranged {

@@ -1,6 +1,6 @@
 /** From the addresses that name a model to the files that it consists of. */
 import { ImatchError } from '../error';
-import { CONFIG, converted, huggingFace, isGguf, type Contents, type Listed } from '../forms';
+import { CONFIG, converted, ggufTitle, huggingFace, isGguf, isProjector, type Contents, type Listed } from '../forms';
 import type { ModelForm } from '../protocol';
 import type { Wanted } from './fetch';
 import { Exchange, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
@@ -78,8 +78,7 @@ async function pair(addresses: readonly string[], manner: Manner): Promise<Plan>
   const files = await Promise.all(
     [one, other].map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
   );
-  const decoder = files.find(({ name }) => !/mmproj/i.test(name)) ?? files[0];
-  const name = decoder?.name.replace(/\.gguf$/i, '') ?? 'model';
+  const name = ggufTitle(files.map(({ name }) => name));
   return { key: keyOf(addresses), addresses, name, form: 'gguf', texts: {}, files };
 }
 
@@ -87,7 +86,7 @@ async function pair(addresses: readonly string[], manner: Manner): Promise<Plan>
 async function projector(decoder: string | undefined, manner: Manner): Promise<string> {
   if (decoder === undefined) throw invalid('no address was given');
   const name = nameOf(decoder);
-  if (/mmproj/i.test(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
+  if (isProjector(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
   const stem = name.replace(/[-.](?:i?q\d\w*|bf16|f16|f32)?\.gguf$/i, '');
   const types = ['F16', 'f16', 'BF16', 'Q8_0'].flatMap((type) => [
     `mmproj-${stem}-${type}.gguf`,
