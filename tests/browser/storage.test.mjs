@@ -113,6 +113,55 @@ test('files without a digest are asked for their version, and fetched again when
   assert.equal(server.asked('tags/mmproj-x.gguf').length, 1);
 });
 
+for (const [what, etag] of [
+  ['marks versions', undefined],
+  ['marks no versions', null],
+])
+  test(`without its server a model is of one version, or an error: a server that ${what}`, async () => {
+    const names = ['d.gguf', 'mmproj-d.gguf'].map((name) => `version-${what.length}/${name}`);
+    const pair = names.map((name) => `/wild/${name}`);
+    const put = (version, ...next) =>
+      names.forEach((name, index) =>
+        server.put(name, weights(200_000, 10 * version + index), { etag, next: next[index] ?? [] }),
+      );
+    const unreachable = async () => {
+      server.down(true);
+      const outcome = await load(page, pair);
+      server.down(false);
+      return outcome;
+    };
+    put(1);
+    const first = await load(page, pair);
+    assert.equal(first.code, undefined, first.message);
+    put(2, [cut(100_000), status(404)]);
+    assert.equal((await load(page, pair)).code, 'network');
+    assert.equal((await unreachable()).sha256, first.sha256, 'the first version is still there');
+    put(2, [], [cut(100_000), status(404)]);
+    assert.equal((await load(page, pair)).code, 'network');
+    assert.equal((await unreachable()).code, 'network', 'half of each version is there');
+    const second = await load(page, pair);
+    assert.notEqual(second.sha256, first.sha256, second.message);
+    assert.equal((await unreachable()).sha256, second.sha256);
+  });
+
+test('what was begun of an update is counted, goes on, and is removed with the model', async () => {
+  const old = putModel(server, 'begun');
+  await load(page, old.address);
+  const fresh = weights(1_000_000, 7);
+  const files = [{ path: 'new.gguf', bytes: fresh.length, sha256: sha256(fresh) }];
+  server.put('begun/manifest.json', JSON.stringify({ name: 'begun', files }));
+  server.put('begun/new.gguf', fresh, { next: [cut(600_000), status(404)] });
+  assert.equal((await load(page, old.address)).code, 'network');
+  server.down(true);
+  assert.equal((await load(page, old.address)).code, undefined, 'the old version is whole');
+  server.down(false);
+  const [{ key, bytes, complete }] = await models(page, 'list');
+  assert.deepEqual([bytes, complete, (await models(page, 'usage')).bytes], [2_600_000, true, 2_600_000]);
+  await models(page, 'remove', key);
+  assert.deepEqual(await stored(page), {});
+  assert.equal((await models(page, 'usage')).bytes, 0);
+});
+
 test('stored bytes that rotted are found, removed and fetched again', async () => {
   const { address, path, bytes } = putModel(server, 'rot');
   await load(page, address);
@@ -232,7 +281,38 @@ test('a model that another tab is downloading is not removed under its hands', a
   await context.close();
 });
 
-/** A page whose downloader finds some of its storage missing. */
+test('of a model that is partly being downloaded nothing is removed', async () => {
+  const { context, page } = await embed(browser, server);
+  const names = ['d.gguf', 'mmproj-d.gguf'].map((name) => `partly/${name}`);
+  const pair = names.map((name) => `/wild/${name}`);
+  server.put(names[0], weights(100_000));
+  server.put(names[1], weights(1_000_000), { next: [drip(200_000, 100)] });
+  const other = await context.newPage();
+  await other.goto(`${server.origin}/blank`);
+  const loading = load(other, pair);
+  while (server.asked(names[1]).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const [{ key }] = await models(page, 'list');
+  const refused = await models(page, 'remove', key);
+  assert.deepEqual(refused, { code: 'io', message: 'mmproj-d.gguf: it is being downloaded at the moment' });
+  assert.ok(Object.values(await stored(page)).includes(sha256(weights(100_000))));
+  assert.equal((await loading).code, undefined);
+  await context.close();
+});
+
+test('without locks a file is still downloaded once at a time within one page', async () => {
+  const { context, page } = await lacking('Object.defineProperty(navigator, "locks", { value: undefined })');
+  const { address, path, bytes } = putModel(server, 'lockless', { next: [drip(200_000, 50)] });
+  const both = Promise.all([load(page, address), load(page, address)]);
+  while (server.asked(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const [{ key }] = await models(page, 'list');
+  assert.equal((await models(page, 'remove', key))?.code, 'io');
+  assert.deepEqual((await both).map(({ code }) => code), [undefined, undefined]);
+  assert.equal(server.asked(path).length, 1);
+  assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
+  await context.close();
+});
+
+/** A page whose downloader finds some of what browsers have missing. */
 async function lacking(code) {
   const context = await browser.newContext();
   await context.route('**/assets/downloader-*.js', async (route) => {
@@ -271,6 +351,16 @@ for (const [kind, code, reason] of [
     assert.equal(server.asked(path).length, 3);
     const [{ key, complete, storage, bytes: size }] = await models(page, 'list');
     assert.deepEqual([complete, storage, size], [true, kind, bytes.length]);
+    if (kind === 'cache') {
+      await page.evaluate(async () => {
+        const cache = await caches.open('imatch');
+        for (const { url } of await cache.keys()) if (url.includes('/pieces/')) await cache.delete(url);
+      });
+      const [{ bytes: noted }] = await models(page, 'list');
+      assert.equal(noted, bytes.length, 'pieces are not opened for a list');
+      assert.equal((await load(page, address)).code, undefined);
+      assert.equal(server.asked(path).length, 4, 'what is gone is fetched again');
+    }
     await models(page, 'remove', key);
     assert.deepEqual([await models(page, 'list'), (await models(page, 'usage')).bytes], [[], 0]);
     await context.close();
@@ -359,7 +449,16 @@ test('a model is looked at without being downloaded', async () => {
   assert.ok(sent > 0 && sent < 10_000, `${sent} bytes`);
   assert.deepEqual(await stored(page), {});
   putFolder('look-hf');
-  assert.equal((await look(page, '/wild/look-hf/config.json')).form, 'hugging_face');
+  server.put('look-hf/tokenizer.json', JSON.stringify('x'.repeat(5000)), { gzip: true });
+  const folder = await look(page, '/wild/look-hf/config.json');
+  assert.equal(folder.form, 'hugging_face', 'what is compressed on the way has a length too');
+  assert.ok(folder.download_bytes > 65_000);
+  for (const count of [1, 1]) {
+    assert.equal((await load(page, '/wild/look-hf/config.json')).code, undefined);
+    const whole = server.asked('look-hf/tokenizer.json').filter(({ range }) => range === null);
+    assert.equal(whole.length, count);
+  }
+  await forget(page);
   server.put(path, bytes, { ranges: false });
   assert.deepEqual(await look(page, address), {
     code: 'unsupported',

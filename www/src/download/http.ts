@@ -28,6 +28,16 @@ export class Temporary extends ImatchError {
   }
 }
 
+/** A server that says no. */
+export class Refused extends ImatchError {}
+
+/** A file that is not the one it was when it was asked about. */
+export class Changed extends ImatchError {
+  constructor(name: string) {
+    super({ code: 'network', message: `${name}: it changed on the server while it was fetched` });
+  }
+}
+
 const TEMPORARY_STATUS: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 
 /** Origins that the policy of this worker has kept it from. */
@@ -173,7 +183,7 @@ class Watch {
 /** The failure that an answer's status means. */
 export function refused(url: string, { status, headers }: Response): ImatchError {
   const message = `${nameOf(url)}: the server answered ${status}`;
-  if (!TEMPORARY_STATUS.has(status)) return new ImatchError({ code: 'network', message });
+  if (!TEMPORARY_STATUS.has(status)) return new Refused({ code: 'network', message });
   return new Temporary(message, retryAfter(headers.get('Retry-After')));
 }
 
@@ -194,6 +204,12 @@ export function agree(one: Version, other: Version): boolean {
     // An entity tag says more than a date of whole seconds.
     ((one.etag !== null && other.etag !== null) || same(one.modified, other.modified))
   );
+}
+
+/** Whether two versions are the same by something that both sides state and that a new version changes. */
+export function confirm(one: Version, other: Version): boolean {
+  const etags = one.etag !== null && other.etag !== null;
+  return agree(one, other) && (etags || (one.modified !== null && other.modified !== null));
 }
 
 /** Whether there is something by which a later version could be told from this one. */
@@ -235,8 +251,9 @@ function number(header: string | null): number | null {
   return header !== null && /^\d+$/.test(header) ? Number(header) : null;
 }
 
+/** An entity tag without what compression makes of it: a weak one, or one with the name of the method. */
 function strong(etag: string | null): string | null {
-  return etag === null ? null : etag.replace(/^W\//, '');
+  return etag === null ? null : etag.replace(/^W\//, '').replace(/[-;]+(gzip|br|zstd|deflate)"$/, '"');
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -3,13 +3,10 @@ import { ImatchError } from '../error';
 import { CONFIG, converted, ggufTitle, huggingFace, isGguf, isProjector, type Contents, type Listed } from '../forms';
 import type { ModelForm } from '../protocol';
 import type { Wanted } from './fetch';
-import { Exchange, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
+import { Exchange, Refused, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
 
 /** A file of a plan. */
-export interface Planned extends Wanted {
-  /** What the server has now; null where it was not asked, because a digest says more. */
-  readonly version: Version | null;
-}
+export type Planned = Wanted;
 
 /** What a model at given addresses consists of. */
 export interface Plan {
@@ -25,7 +22,8 @@ export interface Plan {
 /** Longest small file that is read. */
 const MAX_TEXT_BYTES = 8 * 1024 * 1024;
 const GONE: ReadonlySet<number> = new Set([404, 410]);
-const UNKNOWN: Version = { bytes: null, etag: null, modified: null };
+/** What servers answer that take no HEAD, or not from everybody. */
+const NO_HEAD: ReadonlySet<number> = new Set([403, 405, 501]);
 
 export function keyOf(addresses: readonly string[]): string {
   return [...addresses].sort().join(' ');
@@ -39,17 +37,30 @@ export async function resolve(addresses: readonly string[], manner: Manner): Pro
 }
 
 /** The size and version of a file; null where there is none. */
-export function peek(url: string, manner: Manner): Promise<Version | null> {
+export async function peek(url: string, manner: Manner): Promise<Version | null> {
+  const response = await answer(url, { method: 'HEAD' }, manner);
+  if (GONE.has(response.status)) return null;
+  const version = response.ok ? versionOf(response) : null;
+  if (version !== null && version.bytes !== null) return version;
+  if (version === null && !NO_HEAD.has(response.status)) throw refused(url, response);
+  // A part is neither compressed nor asked for by HEAD, and says how long the whole is.
+  const first = await answer(url, { headers: { Range: 'bytes=0-0' } }, manner);
+  if (GONE.has(first.status)) return null;
+  if (first.ok) return versionOf(first);
+  // An empty file has no first byte.
+  if (version !== null) return version;
+  throw refused(url, first);
+}
+
+/** The head of an answer that another try would not change. */
+function answer(url: string, init: RequestInit, manner: Manner): Promise<Response> {
   return insist(manner, async () => {
-    const exchange = await Exchange.open(url, { method: 'HEAD' }, manner);
+    const exchange = await Exchange.open(url, init, manner);
     exchange.cancel();
     const { response } = exchange;
-    if (response.ok) return versionOf(response);
-    if (GONE.has(response.status)) return null;
-    const refusal = refused(url, response);
+    const refusal = response.ok ? null : refused(url, response);
     if (refusal instanceof Temporary) throw refusal;
-    // Some servers answer GET only; the download itself will say what is wrong.
-    return UNKNOWN;
+    return response;
   });
 }
 
@@ -96,9 +107,15 @@ async function projector(decoder: string | undefined, manner: Manner): Promise<s
   candidates.delete(name);
   for (const candidate of candidates) {
     const url = beside(decoder, candidate);
-    if ((await peek(url, manner)) !== null) return url;
+    // Some servers do not tell that a file is not there: they forbid it.
+    if (await peek(url, manner).catch(unlessRefused)) return url;
   }
   throw invalid(`${name}: no mmproj file of a known name lies beside it; give both addresses`);
+}
+
+function unlessRefused(error: unknown): null {
+  if (error instanceof Refused) return null;
+  throw error;
 }
 
 async function planned({ name, bytes, sha256 }: Listed, url: string, manner: Manner): Promise<Planned> {
