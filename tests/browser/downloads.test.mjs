@@ -255,6 +255,39 @@ test('an origin that the policy forbids is named', async () => {
   assert.equal(failed.code, 'network');
   assert.equal(
     failed.message,
-    'manifest.json: the policy of this site does not let the downloader connect to http://127.0.0.1:9',
+    'manifest.json: the policy of this site does not let the downloader connect to http://127.0.0.1:9, or to a place it redirects to',
   );
+});
+
+test('a forbidden redirection is named, and another failure of that server is not taken for it', async () => {
+  const { address, path } = putModel(server, 'away', {
+    next: [status(302, { Location: 'http://127.0.0.1:9/model.gguf' }), ...Array(3).fill(cut(0))],
+  });
+  const failed = await load(page, address);
+  assert.equal(
+    failed.message,
+    `model.gguf: the policy of this site does not let the downloader connect to ${server.origin}, or to a place it redirects to`,
+  );
+  const next = await load(page, address);
+  assert.equal(next.code, 'network');
+  assert.doesNotMatch(next.message, /policy/);
+  assert.equal(server.asked(path).length, 4);
+});
+
+test('a policy that only reports is no reason', async () => {
+  const context = await browser.newContext();
+  await context.route('**/assets/downloader-*.js', async (route) => {
+    const response = await route.fetch();
+    const report = { 'content-security-policy-report-only': "connect-src 'none'" };
+    await route.fulfill({ response, headers: { ...response.headers(), ...report } });
+  });
+  const page = await context.newPage();
+  await page.goto(`${server.origin}/blank`);
+  const { address } = putModel(server, 'reported', { next: Array(3).fill(status(404)) });
+  server.down(true);
+  const failed = await load(page, address);
+  server.down(false);
+  assert.equal(failed.code, 'network');
+  assert.doesNotMatch(failed.message, /policy/);
+  await context.close();
 });

@@ -424,20 +424,56 @@ test('a decoder alone finds its mmproj file, or says that there is none', async 
 test('what names no model is one sentence', async () => {
   server.put('odd/manifest.json', 'no JSON');
   server.put('odd/list.json', '{"files": []}');
+  server.put('odd/half.json', '{"files": [{"path": "\\ud800", "bytes": 1}]}');
   server.put('odd/twice.json', JSON.stringify({ files: Array(2).fill({ path: 'a', bytes: 1 }) }));
   for (const [model, code, message] of [
     [[], 'invalid_input', 'no model was given'],
     ['http://', 'invalid_input', '"http://" is no address'],
-    [['/a.gguf', '/b.gguf', '/c.gguf'], 'invalid_input', '3 addresses were given, and a GGUF model has two'],
-    [['/a.gguf', '/b.bin'], 'invalid_input', 'b.bin: a list of addresses is taken for two .gguf files'],
-    [['/x/a.gguf', '/y/a.gguf'], 'invalid_input', 'both .gguf files are called a.gguf'],
+    [['/a.gguf', '/b.gguf', '/c.gguf'], 'invalid_input', /^not one model: \S+\/a\.gguf, \S+\/b\.gguf, \S+\/c\.gguf; give /],
+    [['/a.gguf', '/b.bin'], 'invalid_input', 'b.bin: a list of addresses is taken for .gguf files'],
+    [['/x/a.gguf', '/y/a.gguf'], 'invalid_input', /^not one model: \S+\/x\/a\.gguf, \S+\/y\/a\.gguf; give /],
+    ['/wild/odd/100%.gguf', 'invalid_input', /^100%\.gguf: no mmproj file of a known name/],
+    ['data:text/plain,x', 'invalid_input', /^"data:text\/plain,x" is no address of a model: /],
+    ['mailto:someone', 'invalid_input', /^"mailto:someone" is no address of a model: /],
+    ['/wild/odd/half.json', 'invalid_model', /^manifest\.json: the path .* leads outside/],
     ['/wild/odd/manifest.json', 'invalid_model', 'manifest.json: not JSON'],
     ['/wild/odd/list.json', 'invalid_model', 'manifest.json: lists no files'],
     ['/wild/odd/twice.json', 'invalid_model', 'manifest.json: lists a twice'],
   ]) {
     const failed = await load(page, model);
-    assert.deepEqual([failed.code, failed.message], [code, message]);
+    assert.equal(failed.code, code, failed.message);
+    if (message instanceof RegExp) assert.match(failed.message, message);
+    else assert.equal(failed.message, message);
   }
+});
+
+test('a decoder in parts and its mmproj file are one model, by one address, by all, and as files', async () => {
+  const parts = [1, 2, 3].map((part) => `split/m-0000${part}-of-00003.gguf`);
+  for (const [index, path] of [...parts, 'split/mmproj-m.gguf'].entries()) server.put(path, weights(1000, index));
+  for (const model of [`/wild/${parts[1]}`, ['/wild/split/mmproj-m.gguf', ...parts.map((path) => `/wild/${path}`)]]) {
+    const { name, bytes, message } = await load(page, model);
+    assert.deepEqual([name, bytes], ['m', 4000], message);
+  }
+  const given = (...paths) =>
+    page.evaluate(async (paths) => {
+      const { Evaluator } = await import('/imatch.js');
+      const files = paths.map((path) => {
+        const made = new File(['{}'], path.split('/').at(-1));
+        Object.defineProperty(made, 'webkitRelativePath', { value: path });
+        return made;
+      });
+      return Evaluator.load({ model: files, device: 'cpu' }).then(
+        async (evaluator) => [evaluator.info.model.name, evaluator.bytes],
+        ({ message }) => message,
+      );
+    }, paths);
+  assert.deepEqual(await given('repo/mmproj-m.gguf', ...parts), ['m', 8]);
+  assert.match(
+    await given('a/m-00001-of-00002.gguf', 'a/n-00002-of-00002.gguf', 'a/mmproj-m.gguf'),
+    /^not one model: a\/m-00001-of-00002\.gguf, a\/n-00002-of-00002\.gguf, a\/mmproj-m\.gguf; /,
+  );
+  assert.match(await given('a/manifest.json', 'b/manifest.json'), /^not one model: a\/manifest\.json, b\/manifest\.json; /);
+  assert.match(await given('a/config.json', 'b/m.gguf', 'a/x.safetensors'), /^not one model: a\/config\.json, b\/m\.gguf; /);
 });
 
 test('a model is looked at without being downloaded', async () => {

@@ -177,7 +177,7 @@ function formOf(files: readonly ModelFile[]): ModelForm {
   const names = files.map(({ name }) => name);
   if (names.includes('manifest.json')) return 'converted';
   if (names.includes('config.json') && names.includes('tokenizer.json')) return 'hugging_face';
-  if (names.length === 2 && names.every((name) => name.endsWith('.gguf'))) return 'gguf';
+  if (names.length >= 2 && names.every((name) => name.endsWith('.gguf'))) return 'gguf';
   return fail('invalid_model', `no form of model has the files ${names.join(', ')}`);
 }
 

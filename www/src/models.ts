@@ -111,6 +111,9 @@ export function sourceOf({ model, storage, patience }: SourceOptions): Source {
 function absolute(address: string | URL): string {
   if (!URL.canParse(address, document.baseURI)) throw invalid(`${JSON.stringify(address)} is no address`);
   const url = new URL(address, document.baseURI);
+  if (!/^https?:$/.test(url.protocol)) {
+    throw invalid(`${JSON.stringify(url.href.slice(0, 80))} is no address of a model: it has to begin with http or https`);
+  }
   url.hash = '';
   return url.href;
 }

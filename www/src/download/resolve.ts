@@ -1,6 +1,18 @@
 /** From the addresses that name a model to the files that it consists of. */
 import { ImatchError } from '../error';
-import { CONFIG, converted, ggufTitle, huggingFace, isGguf, isProjector, type Contents, type Listed } from '../forms';
+import {
+  CONFIG,
+  converted,
+  ggufTitle,
+  huggingFace,
+  isGguf,
+  isOneModel,
+  isProjector,
+  notOneModel,
+  partsOf,
+  type Contents,
+  type Listed,
+} from '../forms';
 import type { ModelForm } from '../protocol';
 import type { Wanted } from './fetch';
 import { Exchange, Refused, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
@@ -78,25 +90,25 @@ async function folder(address: string, manner: Manner): Promise<Plan> {
   return { key: keyOf([address]), addresses: [address], name: titleOf(address, contents), ...contents, files };
 }
 
-/** Two .gguf files; which is the decoder is written in them. */
+/** A GGUF model: its mmproj file, and its decoder in one file or in parts. */
 async function pair(addresses: readonly string[], manner: Manner): Promise<Plan> {
   const stray = addresses.find((address) => !isGguf(new URL(address).pathname));
-  if (stray !== undefined) throw invalid(`${nameOf(stray)}: a list of addresses is taken for two .gguf files`);
-  const [one, other = await projector(one, manner), ...more] = addresses;
-  if (one === undefined || more.length > 0)
-    throw invalid(`${addresses.length} addresses were given, and a GGUF model has two`);
-  if (nameOf(one) === nameOf(other)) throw invalid(`both .gguf files are called ${nameOf(one)}`);
+  if (stray !== undefined) throw invalid(`${nameOf(stray)}: a list of addresses is taken for .gguf files`);
+  const [one] = addresses;
+  if (one === undefined) throw invalid('no address was given');
+  const parts = partsOf(nameOf(one))?.map((name) => beside(one, name)) ?? [one];
+  const urls = addresses.length === 1 ? [...parts, await projector(one, manner)] : addresses;
+  if (!isOneModel(urls.map(nameOf))) throw invalid(notOneModel(urls));
   const files = await Promise.all(
-    [one, other].map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
+    urls.map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
   );
   const name = ggufTitle(files.map(({ name }) => name));
   return { key: keyOf(addresses), addresses, name, form: 'gguf', texts: {}, files };
 }
 
 /** The mmproj file beside a decoder, under the names that `imatch convert` and llama.cpp's converters give it. */
-async function projector(decoder: string | undefined, manner: Manner): Promise<string> {
-  if (decoder === undefined) throw invalid('no address was given');
-  const name = nameOf(decoder);
+async function projector(decoder: string, manner: Manner): Promise<string> {
+  const name = `${ggufTitle([nameOf(decoder)])}.gguf`;
   if (isProjector(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
   const stem = name.replace(/[-.](?:i?q\d\w*|bf16|f16|f32)?\.gguf$/i, '');
   const types = ['F16', 'f16', 'BF16', 'Q8_0'].flatMap((type) => [
