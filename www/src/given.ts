@@ -17,7 +17,7 @@ import {
 import type { NamedBlob } from './protocol';
 
 /** A model has a few dozen files; a folder of thousands was chosen by mistake. */
-const MAX_GIVEN = 5000;
+export const MAX_GIVEN = 5000;
 
 /** A model among given files. */
 export interface Found {

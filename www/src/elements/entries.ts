@@ -1,7 +1,5 @@
 import { ImatchError, messageOf } from '../error';
-
-/** Most files that are taken from folders: a model has a few dozen. */
-const MAX_FILES = 5000;
+import { MAX_GIVEN } from '../given';
 
 /** The files that were dropped, those in folders included, with `webkitRelativePath` as a folder input sets it. */
 export async function droppedFiles({ items, files }: DataTransfer): Promise<File[]> {
@@ -14,10 +12,8 @@ export async function droppedFiles({ items, files }: DataTransfer): Promise<File
 }
 
 async function walk(entry: FileSystemEntry, found: File[]): Promise<void> {
-  if (found.length > MAX_FILES) {
-    const message = `more than ${MAX_FILES} files were given, and a model has a few dozen`;
-    throw new ImatchError({ code: 'invalid_model', message });
-  }
+  // One too many is enough to be refused for it.
+  if (found.length > MAX_GIVEN) return;
   if (isFile(entry)) found.push(await fileOf(entry));
   if (isFolder(entry)) for (const inner of await children(entry)) await walk(inner, found);
 }
