@@ -106,6 +106,49 @@ test('files dropped on the dialog are a model, and a wrong set is named', async 
   await context.close();
 });
 
+test('what cannot be read of a dropped folder, or is far too much, is said; so is a list that fails', async () => {
+  const { page, seen, context } = await visit(browser, site.origin, '/?device=cpu');
+  await choose(page);
+  const drop = (kind) =>
+    page.evaluate((kind) => {
+      const file = (name) => ({
+        isFile: true,
+        isDirectory: false,
+        fullPath: `/model/${name}`,
+        file: (done, fail) => (kind === 'many' ? done(new File([], name)) : fail(new DOMException('no right to it'))),
+      });
+      const inner = Array.from({ length: kind === 'many' ? 5001 : 1 }, (_, index) => file(`f${index}.gguf`));
+      const readEntries = (done, fail) =>
+        kind === 'closed' ? fail(new DOMException('no right to it')) : done(inner.splice(0, 1000));
+      const folder = { isFile: false, isDirectory: true, fullPath: '/model', createReader: () => ({ readEntries }) };
+      const event = new DragEvent('drop', { bubbles: true, cancelable: true });
+      const items = [{ webkitGetAsEntry: () => folder }];
+      Object.defineProperty(event, 'dataTransfer', { value: { items, files: [] } });
+      document.querySelector('#model-card').replaceChildren();
+      document.querySelector('#model-card').parentElement.dispatchEvent(event);
+    }, kind);
+  for (const [kind, said] of [
+    ['file', 'Could not read model/f0.gguf: no right to it.'],
+    ['closed', 'Could not read model: no right to it.'],
+    ['many', 'More than 5000 files were given, and a model has a few dozen.'],
+  ]) {
+    await drop(kind);
+    await page.locator('#model-card .problem-detail').waitFor();
+    assert.equal(await page.locator('#model-card .problem-detail').textContent(), said);
+  }
+  assert.deepEqual(seen.problems, []);
+  await page.keyboard.press('Escape');
+  await page.evaluate(() => {
+    Worker.prototype.postMessage = () => {
+      throw new Error('pretended');
+    };
+  });
+  await page.locator('#model-change').click();
+  await page.locator('#model-usage', { hasText: 'They could not be listed. Pretended.' }).waitFor();
+  assert.deepEqual(seen.problems, []);
+  await context.close();
+});
+
 for (const colorScheme of ['light', 'dark'])
   for (const [width, height] of [
     [1280, 900],

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { launch, serve } from './harness.mjs';
 import {
+  as,
   cut,
   drip,
   embed,
@@ -12,6 +13,7 @@ import {
   promise,
   putModel,
   sha256,
+  silently,
   stall,
   status,
   stored,
@@ -58,7 +60,7 @@ test('a server without ranges is asked for everything again', async () => {
 test('a promised length that is never reached fails after a few tries, unless a digest says that all is there', async () => {
   const pair = ['/wild/length/d.gguf', '/wild/length/mmproj-d.gguf'];
   for (const path of ['length/d.gguf', 'length/mmproj-d.gguf']) server.put(path, weights(300_000));
-  server.put('length/d.gguf', weights(300_000), { ranges: false, next: Array(4).fill(promise(1000)) });
+  server.put('length/d.gguf', weights(300_000), { ranges: false, more: 1000 });
   const failed = await load(page, pair);
   assert.equal(failed.code, 'network');
   assert.match(failed.message, /^d\.gguf: .* \(after 3 tries\)$/);
@@ -158,6 +160,66 @@ for (const [what, options, later] of [
     assert.deepEqual(Object.values(await stored(page)).sort(), [sha256(fresh), sha256(other)].sort());
   });
 
+test('an answer that ends early is gone on with where the manifest says how long the file is', async () => {
+  const { address, path, bytes } = putModel(server, 'early', { next: [silently(700_000)] });
+  const { code, message } = await load(page, address);
+  assert.equal(code, undefined, message);
+  assert.deepEqual(ranges(path), [null, 'bytes=700000-']);
+  server.put('short/manifest.json', JSON.stringify({ files: [{ path: 'model.gguf', bytes: 5000 }] }));
+  server.put('short/model.gguf', bytes.subarray(0, 1000));
+  const short = await load(page, '/wild/short/manifest.json');
+  assert.deepEqual(
+    [short.code, short.message],
+    ['integrity', 'model.gguf: 1000 bytes, the manifest promises 5000'],
+  );
+});
+
+test('a file that is not the one that was asked about is asked about again, once', async () => {
+  const pair = ['/wild/moved/d.gguf', '/wild/moved/mmproj-d.gguf'];
+  const bytes = weights(300_000, 8);
+  server.put('moved/mmproj-d.gguf', weights(50_000));
+  server.put('moved/d.gguf', bytes, { nextHead: [as('"old"')] });
+  const { code, message } = await load(page, pair);
+  assert.equal(code, undefined, message);
+  assert.equal(server.asked('moved/d.gguf', 'HEAD').length, 2);
+  assert.equal(server.asked('moved/mmproj-d.gguf').length, 1);
+  assert.ok(Object.values(await stored(page)).includes(sha256(bytes)));
+  server.put('moved/d.gguf', weights(300_000, 9), { nextHead: [as('"old"'), as('"older"')] });
+  const restless = await load(page, pair);
+  assert.deepEqual(
+    [restless.code, restless.message],
+    ['network', 'd.gguf: it changed on the server while it was fetched'],
+  );
+});
+
+test('a server that takes no HEAD is asked for one byte', async () => {
+  const pair = ['/wild/headless/d.gguf', '/wild/headless/mmproj-d.gguf'];
+  for (const [index, path] of ['headless/d.gguf', 'headless/mmproj-d.gguf'].entries())
+    server.put(path, weights(300_000, index), { head: false });
+  const whole = () => ranges('headless/d.gguf').filter((range) => range !== 'bytes=0-0').length;
+  for (const count of [1, 1]) {
+    const { code, message } = await load(page, pair);
+    assert.deepEqual([code, whole()], [undefined, count], message);
+  }
+  server.put('headless/d.gguf', weights(300_000, 5), { head: false });
+  await load(page, pair);
+  assert.equal(whole(), 2);
+  assert.ok(Object.values(await stored(page)).includes(sha256(weights(300_000, 5))));
+});
+
+test('a stored file without a digest and without a mark is not trusted while its server answers', async () => {
+  const pair = ['/wild/bare/d.gguf', '/wild/bare/mmproj-d.gguf'];
+  server.put('bare/mmproj-d.gguf', weights(50_000));
+  for (const seed of [1, 2]) {
+    server.put('bare/d.gguf', weights(300_000, seed), { etag: null });
+    assert.equal((await load(page, pair)).code, undefined);
+    assert.ok(Object.values(await stored(page)).includes(sha256(weights(300_000, seed))));
+  }
+  server.down(true);
+  assert.equal((await load(page, pair)).code, undefined, 'its digest was found');
+  server.down(false);
+});
+
 test('a reload in mid-download goes on with the missing bytes only', async () => {
   const { address, path, bytes } = putModel(server, 'reload', { next: [drip(100_000, 40)] });
   const started = load(page, address).catch(() => undefined);
@@ -193,6 +255,39 @@ test('an origin that the policy forbids is named', async () => {
   assert.equal(failed.code, 'network');
   assert.equal(
     failed.message,
-    'manifest.json: the policy of this site does not let the downloader connect to http://127.0.0.1:9',
+    'manifest.json: the policy of this site does not let the downloader connect to http://127.0.0.1:9, or to a place it redirects to',
   );
+});
+
+test('a forbidden redirection is named, and another failure of that server is not taken for it', async () => {
+  const { address, path } = putModel(server, 'away', {
+    next: [status(302, { Location: 'http://127.0.0.1:9/model.gguf' }), ...Array(3).fill(cut(0))],
+  });
+  const failed = await load(page, address);
+  assert.equal(
+    failed.message,
+    `model.gguf: the policy of this site does not let the downloader connect to ${server.origin}, or to a place it redirects to`,
+  );
+  const next = await load(page, address);
+  assert.equal(next.code, 'network');
+  assert.doesNotMatch(next.message, /policy/);
+  assert.equal(server.asked(path).length, 4);
+});
+
+test('a policy that only reports is no reason', async () => {
+  const context = await browser.newContext();
+  await context.route('**/assets/downloader-*.js', async (route) => {
+    const response = await route.fetch();
+    const report = { 'content-security-policy-report-only': "connect-src 'none'" };
+    await route.fulfill({ response, headers: { ...response.headers(), ...report } });
+  });
+  const page = await context.newPage();
+  await page.goto(`${server.origin}/blank`);
+  const { address } = putModel(server, 'reported', { next: Array(3).fill(status(404)) });
+  server.down(true);
+  const failed = await load(page, address);
+  server.down(false);
+  assert.equal(failed.code, 'network');
+  assert.doesNotMatch(failed.message, /policy/);
+  await context.close();
 });

@@ -39,6 +39,34 @@ test('Escape stops a score at once and the next one works', async () => {
   await context.close();
 });
 
+test('what is scored is what stood in the form at the click, and later changes make the result an old one', async () => {
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  await context.route('**/models/shapes/model.gguf', (route) => held.then(() => route.continue()));
+  await page.goto(`${site.origin}/?device=cpu`);
+  await takeSample(page);
+  await page.locator('#prompt').fill('a red circle');
+  await page.locator('#score').click();
+  await page.locator('#prompt').fill('a blue star');
+  release();
+  await page.locator('#result:visible').waitFor();
+  assert.equal(await page.locator('#stale').isVisible(), true, 'the form was changed while the model was loading');
+  const got = await text(page, 'overall-value');
+  await score(page);
+  assert.notEqual(await text(page, 'overall-value'), got);
+  await page.locator('#prompt').fill('a red circle');
+  await page.locator('#score').click();
+  await page.locator('#cancel:visible').waitFor();
+  await page.locator('#prompt').fill('');
+  await page.locator('#prompt').fill('a red circle');
+  await page.locator('#score:visible').waitFor();
+  assert.equal(await text(page, 'overall-value'), got);
+  assert.equal(await page.locator('#stale').isVisible(), false, 'the form is again what was asked');
+  await context.close();
+});
+
 test('Cancel stops loading, and scoring loads again', async () => {
   const { page, context } = await open(`${model('slow')}&device=cpu`, { wait: false });
   await page.locator('#cancel:visible').click();

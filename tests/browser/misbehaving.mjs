@@ -1,6 +1,7 @@
 // A server in front of a built page that also serves files of its own, and misbehaves with them when told to.
 import { createHash } from 'node:crypto';
 import { createServer, request as forward } from 'node:http';
+import { gzipSync } from 'node:zlib';
 
 /** Patience for tests: three tries within a second. */
 export const HASTY = { attempts: 3, backoffMs: 10, longestBackoffMs: 40, stallMs: 400 };
@@ -21,6 +22,16 @@ export function weights(length, seed = 1) {
 export const cut = (after) => (answer) => answer.send(after, () => answer.response.socket.end());
 /** Sends so many bytes and then nothing more. */
 export const stall = (after) => (answer) => answer.send(after, () => undefined);
+/** Ends in order after so many bytes without having said how many there are. */
+export const silently = (after) => (answer) => {
+  delete answer.headers['Content-Length'];
+  answer.send(after, () => answer.response.end());
+};
+/** Answers for another version. */
+export const as = (etag) => (answer) => {
+  answer.headers.ETag = etag;
+  answer.whole();
+};
 /** Promises so many bytes more than it sends. */
 export const promise = (more) => (answer) => {
   answer.headers['Content-Length'] += more;
@@ -61,13 +72,18 @@ export async function misbehave(site) {
   return {
     origin,
     log,
-    /** Serves `body` at /wild/PATH; `next` are the manners of the GET requests to come, one each, then good ones. */
+    /**
+     * Serves `body` at /wild/PATH; `next` and `nextHead` are the manners of the requests to come, one each, then good
+     * ones; `gzip` compresses all but parts, `more` promises so many bytes more than there are in every whole answer.
+     */
     put(
       path,
       body,
-      { etag = `"${sha256(body).slice(0, 12)}"`, ranges = true, ifRange = true, head = true, next = [] } = {},
+      { etag = `"${sha256(body).slice(0, 12)}"`, ranges = true, ifRange = true, head = true, ...rest } = {},
     ) {
-      files.set(`/wild/${path}`, { body: Buffer.from(body), etag, ranges, ifRange, head, next: [...next] });
+      const { gzip = false, more = 0, next = [], nextHead = [] } = rest;
+      const options = { etag, ranges, ifRange, head, gzip, more, next: [...next], nextHead: [...nextHead] };
+      files.set(`/wild/${path}`, { body: Buffer.from(body), ...options });
     },
     drop: (path) => files.delete(`/wild/${path}`),
     /** Ends every connection to files below /wild/ at once, or no more. */
@@ -97,8 +113,12 @@ export async function misbehave(site) {
     response.on('finish', () => (entry.status = response.statusCode));
     if (file === undefined) return response.writeHead(404).end();
     if (method === 'HEAD' && !file.head) return response.writeHead(405).end();
+    if (file.gzip && entry.range === null) {
+      response.writeHead(200, { 'Content-Encoding': 'gzip', ETag: file.etag.replace(/"$/, '-gzip"') });
+      return response.end(gzipSync(file.body));
+    }
     const answer = new Answer(file, entry, response);
-    const manner = method === 'GET' ? file.next.shift() : undefined;
+    const manner = (method === 'GET' ? file.next : file.nextHead).shift();
     return manner === undefined ? answer.whole() : manner(answer);
   }
 }
@@ -113,7 +133,8 @@ class Answer {
     const partial = first !== undefined && ranges && (!ifRange || entry.condition === null || entry.condition === etag);
     this.code = partial ? 206 : 200;
     this.bytes = partial ? body.subarray(Number(first), Number(last) + 1) : body;
-    this.headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': this.bytes.length };
+    const length = this.bytes.length + (partial ? 0 : file.more);
+    this.headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': length };
     if (etag !== null) this.headers.ETag = etag;
     if (partial)
       this.headers['Content-Range'] = `bytes ${first}-${Math.min(Number(last), body.length - 1)}/${body.length}`;
@@ -123,7 +144,9 @@ class Answer {
   whole() {
     this.#head();
     this.entry.sent += this.bytes.length;
-    this.response.end(this.bytes);
+    if (Number(this.headers['Content-Length']) === this.bytes.length || this.entry.method === 'HEAD')
+      this.response.end(this.bytes);
+    else this.response.write(this.bytes, () => setTimeout(() => this.response.socket.end(), 200));
   }
 
   send(most, then) {
@@ -185,9 +208,9 @@ export function load(page, model, options = {}) {
       const started = performance.now();
       const outcome = await Evaluator.load({ model: source, device: 'cpu', ...rest }).then(
         async (evaluator) => {
-          const { bytes, kept } = evaluator;
+          const { bytes, kept, info } = evaluator;
           await evaluator.dispose();
-          return { bytes, kept };
+          return { bytes, kept, name: info.model.name, sha256: info.model.sha256 };
         },
         ({ code, message }) => ({ code, message }),
       );

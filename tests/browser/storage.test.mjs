@@ -113,6 +113,55 @@ test('files without a digest are asked for their version, and fetched again when
   assert.equal(server.asked('tags/mmproj-x.gguf').length, 1);
 });
 
+for (const [what, etag] of [
+  ['marks versions', undefined],
+  ['marks no versions', null],
+])
+  test(`without its server a model is of one version, or an error: a server that ${what}`, async () => {
+    const names = ['d.gguf', 'mmproj-d.gguf'].map((name) => `version-${what.length}/${name}`);
+    const pair = names.map((name) => `/wild/${name}`);
+    const put = (version, ...next) =>
+      names.forEach((name, index) =>
+        server.put(name, weights(200_000, 10 * version + index), { etag, next: next[index] ?? [] }),
+      );
+    const unreachable = async () => {
+      server.down(true);
+      const outcome = await load(page, pair);
+      server.down(false);
+      return outcome;
+    };
+    put(1);
+    const first = await load(page, pair);
+    assert.equal(first.code, undefined, first.message);
+    put(2, [cut(100_000), status(404)]);
+    assert.equal((await load(page, pair)).code, 'network');
+    assert.equal((await unreachable()).sha256, first.sha256, 'the first version is still there');
+    put(2, [], [cut(100_000), status(404)]);
+    assert.equal((await load(page, pair)).code, 'network');
+    assert.equal((await unreachable()).code, 'network', 'half of each version is there');
+    const second = await load(page, pair);
+    assert.notEqual(second.sha256, first.sha256, second.message);
+    assert.equal((await unreachable()).sha256, second.sha256);
+  });
+
+test('what was begun of an update is counted, goes on, and is removed with the model', async () => {
+  const old = putModel(server, 'begun');
+  await load(page, old.address);
+  const fresh = weights(1_000_000, 7);
+  const files = [{ path: 'new.gguf', bytes: fresh.length, sha256: sha256(fresh) }];
+  server.put('begun/manifest.json', JSON.stringify({ name: 'begun', files }));
+  server.put('begun/new.gguf', fresh, { next: [cut(600_000), status(404)] });
+  assert.equal((await load(page, old.address)).code, 'network');
+  server.down(true);
+  assert.equal((await load(page, old.address)).code, undefined, 'the old version is whole');
+  server.down(false);
+  const [{ key, bytes, complete }] = await models(page, 'list');
+  assert.deepEqual([bytes, complete, (await models(page, 'usage')).bytes], [2_600_000, true, 2_600_000]);
+  await models(page, 'remove', key);
+  assert.deepEqual(await stored(page), {});
+  assert.equal((await models(page, 'usage')).bytes, 0);
+});
+
 test('stored bytes that rotted are found, removed and fetched again', async () => {
   const { address, path, bytes } = putModel(server, 'rot');
   await load(page, address);
@@ -232,7 +281,38 @@ test('a model that another tab is downloading is not removed under its hands', a
   await context.close();
 });
 
-/** A page whose downloader finds some of its storage missing. */
+test('of a model that is partly being downloaded nothing is removed', async () => {
+  const { context, page } = await embed(browser, server);
+  const names = ['d.gguf', 'mmproj-d.gguf'].map((name) => `partly/${name}`);
+  const pair = names.map((name) => `/wild/${name}`);
+  server.put(names[0], weights(100_000));
+  server.put(names[1], weights(1_000_000), { next: [drip(200_000, 100)] });
+  const other = await context.newPage();
+  await other.goto(`${server.origin}/blank`);
+  const loading = load(other, pair);
+  while (server.asked(names[1]).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const [{ key }] = await models(page, 'list');
+  const refused = await models(page, 'remove', key);
+  assert.deepEqual(refused, { code: 'io', message: 'mmproj-d.gguf: it is being downloaded at the moment' });
+  assert.ok(Object.values(await stored(page)).includes(sha256(weights(100_000))));
+  assert.equal((await loading).code, undefined);
+  await context.close();
+});
+
+test('without locks a file is still downloaded once at a time within one page', async () => {
+  const { context, page } = await lacking('Object.defineProperty(navigator, "locks", { value: undefined })');
+  const { address, path, bytes } = putModel(server, 'lockless', { next: [drip(200_000, 50)] });
+  const both = Promise.all([load(page, address), load(page, address)]);
+  while (server.asked(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  const [{ key }] = await models(page, 'list');
+  assert.equal((await models(page, 'remove', key))?.code, 'io');
+  assert.deepEqual((await both).map(({ code }) => code), [undefined, undefined]);
+  assert.equal(server.asked(path).length, 1);
+  assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);
+  await context.close();
+});
+
+/** A page whose downloader finds some of what browsers have missing. */
 async function lacking(code) {
   const context = await browser.newContext();
   await context.route('**/assets/downloader-*.js', async (route) => {
@@ -271,6 +351,16 @@ for (const [kind, code, reason] of [
     assert.equal(server.asked(path).length, 3);
     const [{ key, complete, storage, bytes: size }] = await models(page, 'list');
     assert.deepEqual([complete, storage, size], [true, kind, bytes.length]);
+    if (kind === 'cache') {
+      await page.evaluate(async () => {
+        const cache = await caches.open('imatch');
+        for (const { url } of await cache.keys()) if (url.includes('/pieces/')) await cache.delete(url);
+      });
+      const [{ bytes: noted }] = await models(page, 'list');
+      assert.equal(noted, bytes.length, 'pieces are not opened for a list');
+      assert.equal((await load(page, address)).code, undefined);
+      assert.equal(server.asked(path).length, 4, 'what is gone is fetched again');
+    }
     await models(page, 'remove', key);
     assert.deepEqual([await models(page, 'list'), (await models(page, 'usage')).bytes], [[], 0]);
     await context.close();
@@ -306,8 +396,8 @@ for (const options of [{}, { sharded: true, scoring: false }])
   test(`a Hugging Face folder loads by its config.json ${JSON.stringify(options)}`, async () => {
     const name = `hf-${options.sharded === true}`;
     putFolder(name, options);
-    const { bytes, message } = await load(page, `/wild/${name}/config.json`);
-    assert.equal(message, undefined);
+    const { bytes, message, name: called } = await load(page, `/wild/${name}/config.json`);
+    assert.deepEqual([message, called], [undefined, name]);
     assert.ok(bytes > (options.sharded ? 120_000 : 60_000));
     server.down(true);
     const offline = await load(page, `/wild/${name}/config.json`);
@@ -334,20 +424,56 @@ test('a decoder alone finds its mmproj file, or says that there is none', async 
 test('what names no model is one sentence', async () => {
   server.put('odd/manifest.json', 'no JSON');
   server.put('odd/list.json', '{"files": []}');
+  server.put('odd/half.json', '{"files": [{"path": "\\ud800", "bytes": 1}]}');
   server.put('odd/twice.json', JSON.stringify({ files: Array(2).fill({ path: 'a', bytes: 1 }) }));
   for (const [model, code, message] of [
     [[], 'invalid_input', 'no model was given'],
     ['http://', 'invalid_input', '"http://" is no address'],
-    [['/a.gguf', '/b.gguf', '/c.gguf'], 'invalid_input', '3 addresses were given, and a GGUF model has two'],
-    [['/a.gguf', '/b.bin'], 'invalid_input', 'b.bin: a list of addresses is taken for two .gguf files'],
-    [['/x/a.gguf', '/y/a.gguf'], 'invalid_input', 'both .gguf files are called a.gguf'],
+    [['/a.gguf', '/b.gguf', '/c.gguf'], 'invalid_input', /^not one model: \S+\/a\.gguf, \S+\/b\.gguf, \S+\/c\.gguf; give /],
+    [['/a.gguf', '/b.bin'], 'invalid_input', 'b.bin: a list of addresses is taken for .gguf files'],
+    [['/x/a.gguf', '/y/a.gguf'], 'invalid_input', /^not one model: \S+\/x\/a\.gguf, \S+\/y\/a\.gguf; give /],
+    ['/wild/odd/100%.gguf', 'invalid_input', /^100%\.gguf: no mmproj file of a known name/],
+    ['data:text/plain,x', 'invalid_input', /^"data:text\/plain,x" is no address of a model: /],
+    ['mailto:someone', 'invalid_input', /^"mailto:someone" is no address of a model: /],
+    ['/wild/odd/half.json', 'invalid_model', /^manifest\.json: the path .* leads outside/],
     ['/wild/odd/manifest.json', 'invalid_model', 'manifest.json: not JSON'],
     ['/wild/odd/list.json', 'invalid_model', 'manifest.json: lists no files'],
     ['/wild/odd/twice.json', 'invalid_model', 'manifest.json: lists a twice'],
   ]) {
     const failed = await load(page, model);
-    assert.deepEqual([failed.code, failed.message], [code, message]);
+    assert.equal(failed.code, code, failed.message);
+    if (message instanceof RegExp) assert.match(failed.message, message);
+    else assert.equal(failed.message, message);
   }
+});
+
+test('a decoder in parts and its mmproj file are one model, by one address, by all, and as files', async () => {
+  const parts = [1, 2, 3].map((part) => `split/m-0000${part}-of-00003.gguf`);
+  for (const [index, path] of [...parts, 'split/mmproj-m.gguf'].entries()) server.put(path, weights(1000, index));
+  for (const model of [`/wild/${parts[1]}`, ['/wild/split/mmproj-m.gguf', ...parts.map((path) => `/wild/${path}`)]]) {
+    const { name, bytes, message } = await load(page, model);
+    assert.deepEqual([name, bytes], ['m', 4000], message);
+  }
+  const given = (...paths) =>
+    page.evaluate(async (paths) => {
+      const { Evaluator } = await import('/imatch.js');
+      const files = paths.map((path) => {
+        const made = new File(['{}'], path.split('/').at(-1));
+        Object.defineProperty(made, 'webkitRelativePath', { value: path });
+        return made;
+      });
+      return Evaluator.load({ model: files, device: 'cpu' }).then(
+        async (evaluator) => [evaluator.info.model.name, evaluator.bytes],
+        ({ message }) => message,
+      );
+    }, paths);
+  assert.deepEqual(await given('repo/mmproj-m.gguf', ...parts), ['m', 8]);
+  assert.match(
+    await given('a/m-00001-of-00002.gguf', 'a/n-00002-of-00002.gguf', 'a/mmproj-m.gguf'),
+    /^not one model: a\/m-00001-of-00002\.gguf, a\/n-00002-of-00002\.gguf, a\/mmproj-m\.gguf; /,
+  );
+  assert.match(await given('a/manifest.json', 'b/manifest.json'), /^not one model: a\/manifest\.json, b\/manifest\.json; /);
+  assert.match(await given('a/config.json', 'b/m.gguf', 'a/x.safetensors'), /^not one model: a\/config\.json, b\/m\.gguf; /);
 });
 
 test('a model is looked at without being downloaded', async () => {
@@ -359,7 +485,16 @@ test('a model is looked at without being downloaded', async () => {
   assert.ok(sent > 0 && sent < 10_000, `${sent} bytes`);
   assert.deepEqual(await stored(page), {});
   putFolder('look-hf');
-  assert.equal((await look(page, '/wild/look-hf/config.json')).form, 'hugging_face');
+  server.put('look-hf/tokenizer.json', JSON.stringify('x'.repeat(5000)), { gzip: true });
+  const folder = await look(page, '/wild/look-hf/config.json');
+  assert.equal(folder.form, 'hugging_face', 'what is compressed on the way has a length too');
+  assert.ok(folder.download_bytes > 65_000);
+  for (const count of [1, 1]) {
+    assert.equal((await load(page, '/wild/look-hf/config.json')).code, undefined);
+    const whole = server.asked('look-hf/tokenizer.json').filter(({ range }) => range === null);
+    assert.equal(whole.length, count);
+  }
+  await forget(page);
   server.put(path, bytes, { ranges: false });
   assert.deepEqual(await look(page, address), {
     code: 'unsupported',
@@ -390,8 +525,9 @@ test('files that are given load without the network; wrong sets are named', asyn
   const [a, b, notes] = [file('a.gguf', weights(5000)), file('mmproj-a.gguf', weights(6000)), file('notes.txt', 'x')];
   const before = server.log.length;
   const pair = await given(a, b, notes);
-  assert.deepEqual([pair.bytes, pair.kept], [11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
-  assert.equal((await look(page, null)).form, 'gguf');
+  assert.deepEqual([pair.name, pair.bytes, pair.kept], ['a', 11_000, { kind: 'files', reason: null, persisted: null }], pair.message);
+  const { form, name } = await look(page, null);
+  assert.deepEqual([form, name], ['gguf', 'a']);
   assert.equal(
     (await given(a, b, file('config.json', '{}'))).bytes,
     11_000,
@@ -445,7 +581,7 @@ test('a folder is taken whole, by its paths', async () => {
     const files = names.map((name) => file(`qwen/${name}`, '{}'));
     files.push(file('qwen/model.safetensors.index.json', index), file('qwen/old/config.json', 'another'));
     const evaluator = await Evaluator.load({ model: files, device: 'cpu' });
-    return { bytes: evaluator.bytes, expected: 10 + index.length };
+    return { name: evaluator.info.model.name, bytes: evaluator.bytes, expected: 10 + index.length };
   });
-  assert.equal(found.bytes, found.expected);
+  assert.deepEqual([found.name, found.bytes], ['qwen', found.expected]);
 });

@@ -20,6 +20,7 @@ type Read = (name: string, offset: number, length: number) => Promise<Uint8Array
 
 interface LoadOptions {
   files: ModelFile[];
+  name: string;
   device: Device;
   read: Read;
   onProgress?: (progress: Progress) => void;
@@ -54,13 +55,13 @@ export class Engine {
   readonly #kind: 'levels' | 'yes_no';
   readonly #model: ModelInfo;
 
-  constructor(device: Device, kind: 'levels' | 'yes_no', sha256: string) {
+  constructor(device: Device, kind: 'levels' | 'yes_no', name: string, sha256: string) {
     this.#device = device;
     this.#kind = kind;
-    this.#model = { ...MODEL, sha256 };
+    this.#model = { ...MODEL, name, sha256 };
   }
 
-  static async load({ files, device, read, onProgress }: LoadOptions, flag: AbortFlag): Promise<Engine> {
+  static async load({ files, name, device, read, onProgress }: LoadOptions, flag: AbortFlag): Promise<Engine> {
     const { mock = {}, files: promised = [] } = await manifestOf(files, read);
     const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
     const lines: [string, string][] = [];
@@ -75,7 +76,7 @@ export class Engine {
       await steps(mock.steps ?? 4, flag, (part) => onProgress?.({ stage, loaded: end * part, total: end }));
     }
     if (mock.fail !== undefined && (mock.on ?? device) === device) fail(mock.fail, `pretended failure on ${device}`);
-    return new Engine(device, mock.kind ?? 'levels', await digestOfAll(lines));
+    return new Engine(device, mock.kind ?? 'levels', titleOf(files, name), await digestOfAll(lines));
   }
 
   info(): EngineInfo {
@@ -145,7 +146,7 @@ export class Picture {
 }
 
 /** Reads a header and the end of every file. */
-export async function inspect({ files, read }: { files: ModelFile[]; read: Read }): Promise<Inspection> {
+export async function inspect({ files, name, read }: Pick<LoadOptions, 'files' | 'name' | 'read'>): Promise<Inspection> {
   for (const { name, bytes } of files) {
     await read(name, 0, Math.min(bytes, 1024));
     await read(name, Math.max(0, bytes - 8), Math.min(bytes, 8));
@@ -153,6 +154,7 @@ export async function inspect({ files, read }: { files: ModelFile[]; read: Read 
   const download = files.reduce((sum, { bytes }) => sum + bytes, 0);
   return {
     ...MODEL,
+    name: titleOf(files, name),
     license: 'MIT OR Apache-2.0',
     form: formOf(files),
     download_bytes: download,
@@ -164,12 +166,18 @@ export async function inspect({ files, read }: { files: ModelFile[]; read: Read 
   };
 }
 
+/** A manifest would say its model's name. */
+function titleOf(files: readonly ModelFile[], name: string): string {
+  if (typeof name !== 'string' || name === '') fail('invalid_input', 'options.name is missing');
+  return formOf(files) === 'converted' ? MODEL.name : name;
+}
+
 /** As the real module does, by the names. */
 function formOf(files: readonly ModelFile[]): ModelForm {
   const names = files.map(({ name }) => name);
   if (names.includes('manifest.json')) return 'converted';
   if (names.includes('config.json') && names.includes('tokenizer.json')) return 'hugging_face';
-  if (names.length === 2 && names.every((name) => name.endsWith('.gguf'))) return 'gguf';
+  if (names.length >= 2 && names.every((name) => name.endsWith('.gguf'))) return 'gguf';
   return fail('invalid_model', `no form of model has the files ${names.join(', ')}`);
 }
 

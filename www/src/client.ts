@@ -60,10 +60,13 @@ export async function inspect({ signal, ...options }: InspectOptions): Promise<I
   const { origin, given } = sourceOf(options);
   const connection = connect();
   try {
-    if (origin === null) return await connection.ask('inspect', { blobs: await fromFiles(given) }, { signal });
+    if (origin === null) {
+      const { name, files: blobs } = await fromFiles(given);
+      return await connection.ask('inspect', { name, blobs }, { signal });
+    }
     const { port1, port2 } = new MessageChannel();
-    const files = await askDownloader('examine', { ...origin, port: port1 }, { signal, transfer: [port1] });
-    return await connection.ask('inspect', { files, port: port2 }, { signal, transfer: [port2] });
+    const { name, files } = await askDownloader('examine', { ...origin, port: port1 }, { signal, transfer: [port1] });
+    return await connection.ask('inspect', { name, files, port: port2 }, { signal, transfer: [port2] });
   } finally {
     connection.close();
   }
@@ -235,8 +238,8 @@ async function startOn(
   const connection = connect();
   try {
     await connection.ask('start', { device, software }, { signal, onProgress });
-    const { files } = await gathered();
-    return { connection, loaded: await connection.ask('load', { files }, { signal, onProgress }) };
+    const { name, files } = await gathered();
+    return { connection, loaded: await connection.ask('load', { name, files }, { signal, onProgress }) };
   } catch (error) {
     connection.close();
     throw error;

@@ -4,7 +4,7 @@ import { unlessAborted } from './error';
 import type { ModelSource } from './models';
 import type { Device, DeviceChoice, Progress } from './protocol';
 import { spell } from './categories';
-import type { ChosenPicture, Problem, Store } from './store';
+import type { ChosenPicture, Problem, State, Store } from './store';
 
 /** Files beyond this are refused before they are read into memory. */
 const MAX_PICTURE_BYTES = 64 * 1024 * 1024;
@@ -51,16 +51,17 @@ export class Controller {
   }
 
   async score(): Promise<void> {
-    const { picture } = this.#store.state;
+    // What is asked is what stood there at the click, however long the model takes to come.
+    const asked = this.#store.state;
     if (this.#job !== null) return;
     const problem = this.#missing();
-    if (problem !== null || picture === null) return this.#store.set({ problem });
+    if (problem !== null || asked.picture === null) return this.#store.set({ problem });
     const job = new AbortController();
     this.#job = job;
     this.#store.set({ running: true, problem: null });
     try {
-      const result = await this.#ask(picture, job.signal);
-      this.#store.set({ result, stale: false, running: false, progress: null });
+      const result = await this.#ask(asked.picture, asked, job.signal);
+      this.#store.set({ result, stale: !sameForm(asked, this.#store.state), running: false, progress: null });
     } catch (error) {
       this.#fail(error);
     } finally {
@@ -75,12 +76,11 @@ export class Controller {
     if (this.#store.state.engine.phase === 'loading') this.#loading?.controller.abort();
   }
 
-  async #ask(picture: ChosenPicture, signal: AbortSignal) {
+  async #ask({ blob }: ChosenPicture, { prompt, elements, promptType }: State, signal: AbortSignal) {
     const evaluator = await unlessAborted(this.#ready(), signal);
-    const { prompt, elements, promptType } = this.#store.state;
     const onProgress = (progress: Progress) => this.#progress(progress, signal);
     onProgress({ stage: 'image', loaded: 0, total: 0 });
-    const opened = await this.#open(evaluator, picture.blob, signal);
+    const opened = await this.#open(evaluator, blob, signal);
     const request = { prompt, elements: elements.map(spell), ...(promptType === null ? {} : { promptType }) };
     const result = await opened.score({ ...request, signal, onProgress });
     // After a loss the model may have been started again elsewhere.
@@ -183,6 +183,11 @@ async function compared(evaluator: Evaluator, model: ModelSource, signal: AbortS
     await evaluator.dispose();
     throw error;
   }
+}
+
+function sameForm(one: State, other: State): boolean {
+  const words = ({ prompt, elements, promptType }: State) => JSON.stringify([prompt, elements.map(spell), promptType]);
+  return one.picture?.blob === other.picture?.blob && one.model === other.model && words(one) === words(other);
 }
 
 function deviceOf({ state: { engine } }: Store): Device | null {

@@ -12,9 +12,9 @@ import { serve } from './worker/jobs';
 serve<DownloaderCalls>({
   download: (origin, { signal, onProgress }) => download(origin, { patience: origin.patience, signal, onProgress }),
   async examine({ port, ...origin }, { signal }) {
-    const { files, read } = await examine(origin, { patience: origin.patience, signal });
+    const { name, files, read } = await examine(origin, { patience: origin.patience, signal });
     answerReads(port, read);
-    return files;
+    return { name, files };
   },
   recheck: (origin, { signal }) => recheck(origin, signal),
   list: () => list(),

@@ -65,11 +65,50 @@ export function texts({ texts }: Pick<Contents, 'texts'>): NamedBlob[] {
 /** A name that stays inside the model's folder. */
 export function isInside(name: string): boolean {
   const parts = name.split('/');
-  return !/[\\?#:]/.test(name) && parts.every((part) => part !== '' && part !== '.' && part !== '..');
+  return !/[\\?#:]|\p{Surrogate}/u.test(name) && parts.every((part) => part !== '' && part !== '.' && part !== '..');
 }
 
 export function isGguf(name: string): boolean {
   return name.toLowerCase().endsWith('.gguf');
+}
+
+/** What a GGUF model is called where its metadata do not say: its decoder's file, without llama.cpp's number of a part. */
+export function ggufTitle(names: readonly string[]): string {
+  const decoder = names.find((name) => !isProjector(name)) ?? names[0] ?? 'model.gguf';
+  return decoder.replace(/\.gguf$/i, '').replace(/-\d+-of-\d+$/, '');
+}
+
+/** Name of a part of a split file, as llama.cpp's `llama_split_path` writes it. */
+const PART = /^(.+)-(\d+)-of-(\d+)\.gguf$/i;
+
+/** The names of all parts of the file that a name is a part of; null where it is none. */
+export function partsOf(name: string): string[] | null {
+  const [, base = '', number = '', count = ''] = PART.exec(name) ?? [];
+  if (count === '' || Number(count) > MAX_FILES) return null;
+  const part = (index: number) => `${base}-${String(index + 1).padStart(number.length, '0')}-of-${count}.gguf`;
+  return Array.from({ length: Number(count) }, (_, index) => part(index));
+}
+
+/**
+ * Whether .gguf files may be one model: two, or an mmproj file and parts of one decoder. Which of two is the decoder
+ * and whether parts are missing is for the engine to say.
+ */
+export function isOneModel(names: readonly string[]): boolean {
+  if (new Set(names).size !== names.length || names.length < 2) return false;
+  const parts = names.filter((name) => !isProjector(name)).map((name) => PART.exec(name));
+  const [first] = parts;
+  const split = parts.every((part) => part !== null && part[1] === first?.[1] && part[3] === first?.[3]);
+  return names.length === 2 || (parts.length === names.length - 1 && split);
+}
+
+/** What is wrong with files that are more than one model, or parts of several. */
+export function notOneModel(paths: readonly string[]): string {
+  const shown = paths.slice(0, 5).join(', ') + (paths.length > 5 ? ', …' : '');
+  return `not one model: ${shown}; give one manifest.json or config.json, or an mmproj file and one decoder or all its parts`;
+}
+
+export function isProjector(name: string): boolean {
+  return /mmproj/i.test(name);
 }
 
 function manifestEntry(entry: unknown): Listed {

@@ -121,7 +121,10 @@ function take({ blob, url, name, title, alt, prompt, promptType, elements }: Sam
 /** The absolute addresses of a model; none where it was given as files. */
 function addressesOf(model: ModelSource): string[] {
   const listed = typeof model === 'string' || model instanceof URL ? [model] : [...model];
-  return listed.flatMap((item) => (item instanceof File ? [] : [new URL(item, document.baseURI).href]));
+  return listed.flatMap((item) => {
+    const named = !(item instanceof File) && URL.canParse(item, document.baseURI);
+    return named ? [new URL(item, document.baseURI).href] : [];
+  });
 }
 
 function isDevice(name: string | null): name is DeviceChoice {

@@ -36,6 +36,8 @@ export interface Kept {
 }
 
 export interface Gathered {
+  /** What the model is called where its files do not say. */
+  readonly name: string;
   readonly files: readonly NamedBlob[];
   readonly kept: Kept;
   /** null where the files were given. */
@@ -81,15 +83,15 @@ export function askDownloader<K extends keyof DownloaderCalls & string>(
 export async function gather(options: SourceOptions, { signal, onProgress }: AskOptions): Promise<Gathered> {
   const { origin, given } = sourceOf(options);
   if (origin === null) {
-    return { files: await fromFiles(given), origin, kept: { kind: 'files', reason: null, persisted: null } };
+    return { ...(await fromFiles(given)), origin, kept: { kind: 'files', reason: null, persisted: null } };
   }
   let persisted: Promise<boolean> | null = null;
   const watch = (progress: Progress) => {
     if (progress.stage === 'download' && progress.total > PERSIST_BYTES) persisted ??= askToPersist();
     onProgress?.(progress);
   };
-  const { files, storage, reason }: Downloaded = await askDownloader('download', origin, { signal, onProgress: watch });
-  return { files, origin, kept: { kind: storage, reason, persisted: await persisted } };
+  const { name, files, storage, reason }: Downloaded = await askDownloader('download', origin, { signal, onProgress: watch });
+  return { name, files, origin, kept: { kind: storage, reason, persisted: await persisted } };
 }
 
 type Source = { readonly origin: Origin; readonly given: null } | { readonly origin: null; readonly given: File[] };
@@ -109,6 +111,9 @@ export function sourceOf({ model, storage, patience }: SourceOptions): Source {
 function absolute(address: string | URL): string {
   if (!URL.canParse(address, document.baseURI)) throw invalid(`${JSON.stringify(address)} is no address`);
   const url = new URL(address, document.baseURI);
+  if (!/^https?:$/.test(url.protocol)) {
+    throw invalid(`${JSON.stringify(url.href.slice(0, 80))} is no address of a model: it has to begin with http or https`);
+  }
   url.hash = '';
   return url.href;
 }

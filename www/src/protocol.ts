@@ -164,6 +164,8 @@ export interface Origin {
 }
 
 export interface Downloaded {
+  /** What the model is called where its files do not say. */
+  readonly name: string;
   readonly files: readonly NamedBlob[];
   readonly storage: StorageKind;
   /** Why the files are not in the origin private file system; null where they are, or where another was asked for. */
@@ -254,11 +256,12 @@ export type ScorerCalls = {
   probe: { ask: { readonly software: boolean }; answer: ProbeReport };
   /** Chooses the device and begins to fetch the wasm module, so that both are there when the files are. */
   start: { ask: { readonly device: DeviceChoice; readonly software: boolean }; answer: Chosen };
-  load: { ask: { readonly files: readonly NamedBlob[] }; answer: Loaded };
+  load: { ask: { readonly name: string; readonly files: readonly NamedBlob[] }; answer: Loaded };
   /** Reads go to blobs, or over a port to the downloader. */
   inspect: {
-    ask:
-      { readonly blobs: readonly NamedBlob[] } | { readonly files: readonly ModelFile[]; readonly port: MessagePort };
+    ask: { readonly name: string } & (
+      { readonly blobs: readonly NamedBlob[] } | { readonly files: readonly ModelFile[]; readonly port: MessagePort }
+    );
     answer: Inspection;
   };
   open: { ask: { readonly bytes: ArrayBuffer }; answer: Opened };
@@ -269,8 +272,11 @@ export type ScorerCalls = {
 
 export type DownloaderCalls = {
   download: { ask: Origin; answer: Downloaded };
-  /** Names and sizes of a model's files; ranges of them are then read over `port` until it is closed. */
-  examine: { ask: Origin & { readonly port: MessagePort }; answer: readonly ModelFile[] };
+  /** A model's name, and names and sizes of its files; ranges are then read over `port` until it is closed. */
+  examine: {
+    ask: Origin & { readonly port: MessagePort };
+    answer: { readonly name: string; readonly files: readonly ModelFile[] };
+  };
   /** Compares the stored files of a model with their SHA-256 and forgets those that differ; gives their names. */
   recheck: { ask: Origin; answer: readonly string[] };
   list: { ask: object; answer: readonly StoredModel[] };

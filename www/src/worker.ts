@@ -6,7 +6,7 @@
 import init, { AbortFlag, Engine, inspect, type Picture } from 'imatch-wasm';
 import { ImatchError, aborted, messageOf, plain } from './error';
 import { PortReader } from './port';
-import type { Chosen, Device, Inspection, Loaded, NamedBlob, Opened, ScorerCalls } from './protocol';
+import type { Chosen, Device, Inspection, Loaded, Opened, ScorerCalls } from './protocol';
 import { BlobReader, described } from './worker/blobs';
 import { settled, unwatchDevices, watchDevices } from './worker/devices';
 import { post, serve, type Job } from './worker/jobs';
@@ -63,19 +63,19 @@ async function start({ device: choice, software }: ScorerCalls['start']['ask'], 
   return { device: chosen.device, reason };
 }
 
-async function load({ files }: { files: readonly NamedBlob[] }, job: Job): Promise<Loaded> {
+async function load({ name, files }: ScorerCalls['load']['ask'], job: Job): Promise<Loaded> {
   if (engine !== null) throw new ImatchError({ code: 'invalid_input', message: 'this worker has a model already' });
   if (chosen === null) throw new ImatchError({ code: 'internal', message: 'no device was chosen' });
   const { device, reason, deviceName } = chosen;
   await startProgram();
   job.signal.throwIfAborted();
-  engine = await startEngine(files, device, deviceName, job);
+  engine = await startEngine({ name, files }, device, deviceName, job);
   const bytes = files.reduce((sum, { blob }) => sum + blob.size, 0);
   return { info: engine.info(), device, reason, bytes, script: self.location.href };
 }
 
 async function startEngine(
-  files: readonly NamedBlob[],
+  { name, files }: ScorerCalls['load']['ask'],
   device: Device,
   deviceName: string,
   { signal, onProgress }: Job,
@@ -84,7 +84,7 @@ async function startEngine(
   const named = device === 'gpu' && deviceName !== '' ? { deviceName } : {};
   starting = device;
   try {
-    const options = { files: files.map(described), read: reader.read, device, ...named, onProgress };
+    const options = { files: files.map(described), name, read: reader.read, device, ...named, onProgress };
     const loaded = await withFlag(signal, (flag) => Engine.load(options, flag));
     await settled();
     return loaded;
@@ -102,7 +102,7 @@ async function examine(ask: ScorerCalls['inspect']['ask']): Promise<Inspection> 
   const reader = 'port' in ask ? new PortReader(ask.port) : new BlobReader(ask.blobs);
   const files = 'port' in ask ? [...ask.files] : ask.blobs.map(described);
   try {
-    return await inspect({ files, read: reader.read });
+    return await inspect({ files, name: ask.name, read: reader.read });
   } catch (thrown) {
     throw reader.failure ?? thrown;
   }

@@ -3,9 +3,11 @@ import { ImatchError } from '../error';
 import type { Part } from '../storage';
 import type { Digest } from './hash';
 import {
+  Changed,
   Exchange,
   Temporary,
   agree,
+  confirm,
   contentRange,
   isMarked,
   insist,
@@ -21,6 +23,8 @@ export interface Wanted {
   readonly url: string;
   readonly bytes: number | null;
   readonly sha256: string | null;
+  /** What the server has; null where it was not asked, because a digest says more. */
+  readonly version: Version | null;
 }
 
 export interface Fetched {
@@ -97,7 +101,7 @@ class Transfer {
 
   async #attempt(): Promise<void> {
     if (this.#part.bytes > 0 && this.#part.bytes === this.#wanted.bytes) return;
-    const { url } = this.#wanted;
+    const { name, url, version } = this.#wanted;
     const resuming = this.#part.bytes > 0;
     const exchange = await Exchange.open(url, { headers: this.#conditions() }, this.#options);
     try {
@@ -105,6 +109,7 @@ class Transfer {
       const useless = response.status === 416 || (response.status === 206 && !this.#continues(response));
       if (resuming && useless) return await this.#again(exchange);
       if (useless || !response.ok) throw refused(url, response);
+      if (version !== null && !agree(version, versionOf(response))) throw new Changed(name);
       if (response.status !== 206) await this.#begin(response);
       await this.#receive(exchange);
     } finally {
@@ -130,9 +135,7 @@ class Transfer {
     const before = this.#version;
     if (before === null || !agree(before, arriving) || (first !== null && first !== this.#part.bytes)) return false;
     // Servers of other origins may not let these headers be seen; then only a digest can tell.
-    const marked =
-      (before.etag !== null && arriving.etag !== null) || (before.modified !== null && arriving.modified !== null);
-    return this.#wanted.sha256 !== null || (first !== null && marked);
+    return this.#wanted.sha256 !== null || (first !== null && confirm(before, arriving));
   }
 
   async #again(exchange: Exchange): Promise<void> {
@@ -158,9 +161,9 @@ class Transfer {
       }
       this.#options.onLoaded(this.#part.bytes);
     }
-    // Not every browser takes an answer that ends early for a failure.
-    const promised = this.#version?.bytes ?? 0;
-    if (bytes === null && this.#part.bytes < promised) {
+    // Not every browser takes an answer that ends early for a failure. What the server states says when it does not.
+    const promised = this.#version?.bytes ?? bytes ?? this.#wanted.version?.bytes ?? 0;
+    if (this.#part.bytes !== bytes && this.#part.bytes < promised) {
       throw new Temporary(`${name}: the connection ended after ${this.#part.bytes} of ${promised} bytes`);
     }
   }

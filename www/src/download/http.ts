@@ -28,13 +28,25 @@ export class Temporary extends ImatchError {
   }
 }
 
+/** A server that says no. */
+export class Refused extends ImatchError {}
+
+/** A file that is not the one it was when it was asked about. */
+export class Changed extends ImatchError {
+  constructor(name: string) {
+    super({ code: 'network', message: `${name}: it changed on the server while it was fetched` });
+  }
+}
+
 const TEMPORARY_STATUS: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 
-/** Origins that the policy of this worker has kept it from. */
-const forbidden = new Set<string>();
+/** Requests that are under way, to be told where the policy of this worker keeps them from their server. */
+const watches = new Set<Watch>();
 self.addEventListener('securitypolicyviolation', (event) => {
-  const { blockedURI } = event as SecurityPolicyViolationEvent;
-  if (URL.canParse(blockedURI)) forbidden.add(new URL(blockedURI).origin);
+  const { blockedURI, disposition } = event as SecurityPolicyViolationEvent;
+  // A policy may also be one that only reports.
+  if (disposition !== 'enforce' || !URL.canParse(blockedURI)) return;
+  for (const watch of watches) watch.forbid(new URL(blockedURI));
 });
 
 /**
@@ -127,10 +139,12 @@ class Watch {
   readonly #stop = () => this.#controller.abort();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stalled = false;
+  #forbidden = false;
 
   constructor(url: string, manner: Manner) {
     this.#url = url;
     this.#manner = manner;
+    watches.add(this);
     if (manner.signal.aborted) this.#stop();
     manner.signal.addEventListener('abort', this.#stop, { once: true });
     this.feed();
@@ -148,7 +162,14 @@ class Watch {
     }, this.#manner.patience.stallMs);
   }
 
+  /** Takes note of a violated policy. The report names the address that was asked for, or its origin only. */
+  forbid(blocked: URL): void {
+    const own = new URL(this.#url);
+    if (blocked.href === own.href || blocked.href === `${own.origin}/`) this.#forbidden = true;
+  }
+
   end(): void {
+    watches.delete(this);
     clearTimeout(this.#timer);
     this.#manner.signal.removeEventListener('abort', this.#stop);
     this.#stop();
@@ -160,10 +181,12 @@ class Watch {
     if (this.#manner.signal.aborted) return aborted();
     if (this.#stalled) return new Temporary(`${name}: nothing arrived for ${this.#manner.patience.stallMs / 1000} s`);
     // The report of a violated policy may come after the failure that it explains.
+    watches.add(this);
     await new Promise((resolve) => setTimeout(resolve));
-    const { origin } = new URL(this.#url);
-    if (forbidden.has(origin)) {
-      const message = `${name}: the policy of this site does not let the downloader connect to ${origin}`;
+    watches.delete(this);
+    if (this.#forbidden) {
+      const place = `${new URL(this.#url).origin}, or to a place it redirects to`;
+      const message = `${name}: the policy of this site does not let the downloader connect to ${place}`;
       return new ImatchError({ code: 'network', message });
     }
     return new Temporary(`${name}: ${messageOf(error)}`);
@@ -173,7 +196,7 @@ class Watch {
 /** The failure that an answer's status means. */
 export function refused(url: string, { status, headers }: Response): ImatchError {
   const message = `${nameOf(url)}: the server answered ${status}`;
-  if (!TEMPORARY_STATUS.has(status)) return new ImatchError({ code: 'network', message });
+  if (!TEMPORARY_STATUS.has(status)) return new Refused({ code: 'network', message });
   return new Temporary(message, retryAfter(headers.get('Retry-After')));
 }
 
@@ -196,6 +219,12 @@ export function agree(one: Version, other: Version): boolean {
   );
 }
 
+/** Whether two versions are the same by something that both sides state and that a new version changes. */
+export function confirm(one: Version, other: Version): boolean {
+  const etags = one.etag !== null && other.etag !== null;
+  return agree(one, other) && (etags || (one.modified !== null && other.modified !== null));
+}
+
 /** Whether there is something by which a later version could be told from this one. */
 export function isMarked({ etag, modified }: Version): boolean {
   return etag !== null || modified !== null;
@@ -210,7 +239,13 @@ export function contentRange(headers: Headers): { first: number; total: number |
 /** The last part of an address, for people. */
 export function nameOf(url: string): string {
   const name = new URL(url).pathname.split('/').at(-1);
-  return name === undefined || name === '' ? url : decodeURIComponent(name);
+  if (name === undefined || name === '') return url;
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    // A percent sign that nothing was encoded by.
+    return name;
+  }
 }
 
 function given(error: Temporary, failures: number): Temporary {
@@ -235,8 +270,9 @@ function number(header: string | null): number | null {
   return header !== null && /^\d+$/.test(header) ? Number(header) : null;
 }
 
+/** An entity tag without what compression makes of it: a weak one, or one with the name of the method. */
 function strong(etag: string | null): string | null {
-  return etag === null ? null : etag.replace(/^W\//, '');
+  return etag === null ? null : etag.replace(/^W\//, '').replace(/[-;]+(gzip|br|zstd|deflate)"$/, '"');
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -5,9 +5,21 @@ import type { Downloaded, NamedBlob, Origin, Progress } from '../protocol';
 import { openStore, type Store } from '../storage';
 import { fetchFile, type Begun } from './fetch';
 import { digest } from './hash';
-import { Temporary, type Manner } from './http';
+import { Changed, Temporary, type Manner } from './http';
 import { alone } from './locks';
-import { fileId, fileRecord, kept, rememberPlan, sizeOf, storedPlan, storedPlans, type FileRecord } from './records';
+import {
+  fileId,
+  fileRecord,
+  filesOf,
+  kept,
+  keptDigest,
+  rememberBegun,
+  rememberWhole,
+  sizeOf,
+  storedPlan,
+  storedPlans,
+  type FileRecord,
+} from './records';
 import { resolve, type Plan, type Planned } from './resolve';
 import { dropUnused } from './shelf';
 
@@ -18,24 +30,46 @@ export interface Task extends Manner {
 /** All files of a model, fetching what the browser does not have. */
 export async function download(origin: Origin, task: Task): Promise<Downloaded> {
   const { store, reason } = await openStore(origin.storage);
-  const before = await storedPlan(store, origin.addresses);
-  const plan = await currentPlan(origin, before, task);
-  await reserve(store, plan);
-  // Listed from now on, so that a download that is broken off can be removed.
-  if (before === null) await rememberPlan(store, plan);
-  const files = await collect(store, plan, task);
-  await rememberPlan(store, plan);
-  if (before !== null) await dropUnused(store, before.files, await storedPlans(store));
-  return { files: [...texts(plan), ...files], storage: store.kind, reason };
+  const { plan, stored } = await currentPlan(store, origin, task);
+  // What is stored stays as it is while the servers cannot be reached, parts of another version included.
+  const run = stored ? collect : carryOut;
+  const files = await run(store, plan, task).catch(async (error: unknown) => {
+    if (!(error instanceof Changed)) throw error;
+    return null;
+  });
+  if (files !== null) return whole(plan, files);
+  const anew = await resolve(origin.addresses, task);
+  return whole(anew, await carryOut(store, anew, task));
+
+  function whole(of: Plan, found: readonly NamedBlob[]): Downloaded {
+    return { name: of.name, files: [...texts(of), ...found], storage: store.kind, reason };
+  }
 }
 
-/** What the servers say now; where they cannot be reached, what they said when the model was stored. */
-export async function currentPlan(origin: Origin, before: Plan | null, manner: Manner): Promise<Plan> {
-  if (before === null) return resolve(origin.addresses, manner);
-  if (!navigator.onLine) return before;
+async function carryOut(store: Store, plan: Plan, task: Task): Promise<NamedBlob[]> {
+  await reserve(store, plan);
+  const before = await storedPlan(store, plan.addresses);
+  await rememberBegun(store, plan, before);
+  const files = await collect(store, plan, task);
+  await rememberWhole(store, plan, files);
+  if (before !== null) await dropUnused(store, filesOf(before), await storedPlans(store));
+  return files;
+}
+
+/** What the servers say now; where they cannot be reached, the stored model, if it is whole. */
+export async function currentPlan(
+  store: Store,
+  origin: Origin,
+  manner: Manner,
+): Promise<{ plan: Plan; stored: boolean }> {
+  const before = await storedPlan(store, origin.addresses);
+  const digests = await Promise.all((before?.files ?? []).map((file) => keptDigest(store, file)));
+  const anew = async (how: Manner) => ({ plan: await resolve(origin.addresses, how), stored: false });
+  if (before === null || digests.includes(null)) return anew(manner);
+  if (!navigator.onLine) return { plan: before, stored: true };
   const once = { ...manner, patience: { ...manner.patience, attempts: 1 } };
-  return resolve(origin.addresses, once).catch((error: unknown) => {
-    if (error instanceof Temporary) return before;
+  return anew(once).catch((error: unknown) => {
+    if (error instanceof Temporary) return { plan: before, stored: true };
     throw error;
   });
 }
@@ -51,7 +85,7 @@ async function reserve(store: Store, plan: Plan): Promise<void> {
 }
 
 async function missingBytes(store: Store, file: Planned): Promise<number> {
-  if ((await kept(store, file)) !== null) return 0;
+  if ((await keptDigest(store, file)) !== null) return 0;
   return Math.max(0, (sizeOf(file) ?? 0) - (await store.partBytes(await fileId(file.url))));
 }
 

@@ -5,7 +5,7 @@ import type { ModelFile, Origin } from '../protocol';
 import { openStore } from '../storage';
 import { Exchange, agree, contentRange, insist, refused, versionOf, type Manner, type Version } from './http';
 import { currentPlan } from './library';
-import { kept, sizeOf, storedPlan } from './records';
+import { kept, sizeOf } from './records';
 import type { Planned } from './resolve';
 
 /** Longest range that may be asked for at once. */
@@ -16,6 +16,8 @@ const MAX_RANGES = 256;
 const MAX_WHOLE_BYTES = 4 * 1024 * 1024;
 
 export interface Examined {
+  /** What the model is called where its files do not say. */
+  readonly name: string;
   readonly files: readonly ModelFile[];
   readonly read: Read;
 }
@@ -23,7 +25,7 @@ export interface Examined {
 /** The files of a model and a way to read small ranges of them; nothing large is downloaded. */
 export async function examine(origin: Origin, manner: Manner): Promise<Examined> {
   const { store } = await openStore(origin.storage);
-  const plan = await currentPlan(origin, await storedPlan(store, origin.addresses), manner);
+  const { plan } = await currentPlan(store, origin, manner);
   const readers = new Map<string, Ranged>();
   for (const [name, text] of Object.entries(plan.texts)) readers.set(name, blobRanges(new Blob([text])));
   // Reads go on after the request that began them was answered.
@@ -32,7 +34,8 @@ export async function examine(origin: Origin, manner: Manner): Promise<Examined>
     const stored = await kept(store, file);
     readers.set(file.name, stored === null ? await remoteRanges(file, later) : blobRanges(stored.blob));
   }
-  return { files: [...readers].map(([name, { bytes }]) => ({ name, bytes })), read: limited(readers) };
+  const files = [...readers].map(([name, { bytes }]) => ({ name, bytes }));
+  return { name: plan.name, files, read: limited(readers) };
 }
 
 interface Ranged {

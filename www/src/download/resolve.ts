@@ -1,15 +1,24 @@
 /** From the addresses that name a model to the files that it consists of. */
 import { ImatchError } from '../error';
-import { CONFIG, converted, huggingFace, isGguf, type Contents, type Listed } from '../forms';
+import {
+  CONFIG,
+  converted,
+  ggufTitle,
+  huggingFace,
+  isGguf,
+  isOneModel,
+  isProjector,
+  notOneModel,
+  partsOf,
+  type Contents,
+  type Listed,
+} from '../forms';
 import type { ModelForm } from '../protocol';
 import type { Wanted } from './fetch';
-import { Exchange, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
+import { Exchange, Refused, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
 
 /** A file of a plan. */
-export interface Planned extends Wanted {
-  /** What the server has now; null where it was not asked, because a digest says more. */
-  readonly version: Version | null;
-}
+export type Planned = Wanted;
 
 /** What a model at given addresses consists of. */
 export interface Plan {
@@ -25,7 +34,8 @@ export interface Plan {
 /** Longest small file that is read. */
 const MAX_TEXT_BYTES = 8 * 1024 * 1024;
 const GONE: ReadonlySet<number> = new Set([404, 410]);
-const UNKNOWN: Version = { bytes: null, etag: null, modified: null };
+/** What servers answer that take no HEAD, or not from everybody. */
+const NO_HEAD: ReadonlySet<number> = new Set([403, 405, 501]);
 
 export function keyOf(addresses: readonly string[]): string {
   return [...addresses].sort().join(' ');
@@ -39,17 +49,30 @@ export async function resolve(addresses: readonly string[], manner: Manner): Pro
 }
 
 /** The size and version of a file; null where there is none. */
-export function peek(url: string, manner: Manner): Promise<Version | null> {
+export async function peek(url: string, manner: Manner): Promise<Version | null> {
+  const response = await answer(url, { method: 'HEAD' }, manner);
+  if (GONE.has(response.status)) return null;
+  const version = response.ok ? versionOf(response) : null;
+  if (version !== null && version.bytes !== null) return version;
+  if (version === null && !NO_HEAD.has(response.status)) throw refused(url, response);
+  // A part is neither compressed nor asked for by HEAD, and says how long the whole is.
+  const first = await answer(url, { headers: { Range: 'bytes=0-0' } }, manner);
+  if (GONE.has(first.status)) return null;
+  if (first.ok) return versionOf(first);
+  // An empty file has no first byte.
+  if (version !== null) return version;
+  throw refused(url, first);
+}
+
+/** The head of an answer that another try would not change. */
+function answer(url: string, init: RequestInit, manner: Manner): Promise<Response> {
   return insist(manner, async () => {
-    const exchange = await Exchange.open(url, { method: 'HEAD' }, manner);
+    const exchange = await Exchange.open(url, init, manner);
     exchange.cancel();
     const { response } = exchange;
-    if (response.ok) return versionOf(response);
-    if (GONE.has(response.status)) return null;
-    const refusal = refused(url, response);
+    const refusal = response.ok ? null : refused(url, response);
     if (refusal instanceof Temporary) throw refusal;
-    // Some servers answer GET only; the download itself will say what is wrong.
-    return UNKNOWN;
+    return response;
   });
 }
 
@@ -67,27 +90,26 @@ async function folder(address: string, manner: Manner): Promise<Plan> {
   return { key: keyOf([address]), addresses: [address], name: titleOf(address, contents), ...contents, files };
 }
 
-/** Two .gguf files; which is the decoder is written in them. */
+/** A GGUF model: its mmproj file, and its decoder in one file or in parts. */
 async function pair(addresses: readonly string[], manner: Manner): Promise<Plan> {
   const stray = addresses.find((address) => !isGguf(new URL(address).pathname));
-  if (stray !== undefined) throw invalid(`${nameOf(stray)}: a list of addresses is taken for two .gguf files`);
-  const [one, other = await projector(one, manner), ...more] = addresses;
-  if (one === undefined || more.length > 0)
-    throw invalid(`${addresses.length} addresses were given, and a GGUF model has two`);
-  if (nameOf(one) === nameOf(other)) throw invalid(`both .gguf files are called ${nameOf(one)}`);
+  if (stray !== undefined) throw invalid(`${nameOf(stray)}: a list of addresses is taken for .gguf files`);
+  const [one] = addresses;
+  if (one === undefined) throw invalid('no address was given');
+  const parts = partsOf(nameOf(one))?.map((name) => beside(one, name)) ?? [one];
+  const urls = addresses.length === 1 ? [...parts, await projector(one, manner)] : addresses;
+  if (!isOneModel(urls.map(nameOf))) throw invalid(notOneModel(urls));
   const files = await Promise.all(
-    [one, other].map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
+    urls.map((url) => planned({ name: nameOf(url), bytes: null, sha256: null }, url, manner)),
   );
-  const decoder = files.find(({ name }) => !/mmproj/i.test(name)) ?? files[0];
-  const name = decoder?.name.replace(/\.gguf$/i, '') ?? 'model';
+  const name = ggufTitle(files.map(({ name }) => name));
   return { key: keyOf(addresses), addresses, name, form: 'gguf', texts: {}, files };
 }
 
 /** The mmproj file beside a decoder, under the names that `imatch convert` and llama.cpp's converters give it. */
-async function projector(decoder: string | undefined, manner: Manner): Promise<string> {
-  if (decoder === undefined) throw invalid('no address was given');
-  const name = nameOf(decoder);
-  if (/mmproj/i.test(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
+async function projector(decoder: string, manner: Manner): Promise<string> {
+  const name = `${ggufTitle([nameOf(decoder)])}.gguf`;
+  if (isProjector(name)) throw invalid(`${name}: an mmproj file; give the decoder's address, or both`);
   const stem = name.replace(/[-.](?:i?q\d\w*|bf16|f16|f32)?\.gguf$/i, '');
   const types = ['F16', 'f16', 'BF16', 'Q8_0'].flatMap((type) => [
     `mmproj-${stem}-${type}.gguf`,
@@ -97,9 +119,15 @@ async function projector(decoder: string | undefined, manner: Manner): Promise<s
   candidates.delete(name);
   for (const candidate of candidates) {
     const url = beside(decoder, candidate);
-    if ((await peek(url, manner)) !== null) return url;
+    // Some servers do not tell that a file is not there: they forbid it.
+    if (await peek(url, manner).catch(unlessRefused)) return url;
   }
   throw invalid(`${name}: no mmproj file of a known name lies beside it; give both addresses`);
+}
+
+function unlessRefused(error: unknown): null {
+  if (error instanceof Refused) return null;
+  throw error;
 }
 
 async function planned({ name, bytes, sha256 }: Listed, url: string, manner: Manner): Promise<Planned> {

@@ -4,8 +4,18 @@ import type { Origin, StorageUsage, StoredModel } from '../protocol';
 import { allStores, openStore, type Store } from '../storage';
 import { streamed } from '../storage/pieces';
 import { digest } from './hash';
-import { alone, unlessBusy } from './locks';
-import { fileId, fileRecord, forgetPlan, kept, storedPlan, storedPlans } from './records';
+import { alone, unlessAnyBusy, unlessBusy } from './locks';
+import {
+  distinct,
+  fileId,
+  fileRecord,
+  filesOf,
+  forgetPlan,
+  keptDigest,
+  storedPlan,
+  storedPlans,
+  type StoredPlan,
+} from './records';
 import type { Plan, Planned } from './resolve';
 
 export async function list(): Promise<StoredModel[]> {
@@ -22,12 +32,17 @@ export async function remove(key: string): Promise<void> {
     const plans = await storedPlans(store);
     const plan = plans.find((stored) => stored.key === key);
     if (plan === undefined) continue;
-    const others = plans.filter((stored) => stored !== plan);
-    const [busy] = await dropUnused(store, plan.files, others);
-    if (busy !== undefined) {
-      throw new ImatchError({ code: 'io', message: `${busy}: it is being downloaded at the moment` });
+    const unused = await notNeeded(
+      filesOf(plan),
+      plans.filter((stored) => stored !== plan),
+    );
+    const busy = await unlessAnyBusy(store, [...unused.keys()], async () => {
+      for (const id of unused.keys()) await forget(store, id);
+      await forgetPlan(store, plan);
+    });
+    if (busy !== null) {
+      throw new ImatchError({ code: 'io', message: `${unused.get(busy)}: it is being downloaded at the moment` });
     }
-    await forgetPlan(store, plan);
   }
 }
 
@@ -59,19 +74,16 @@ export async function recheck({ addresses, storage }: Origin, signal: AbortSigna
   return damaged;
 }
 
-/** Removes those files that none of `plans` needs; gives the names of those that are being downloaded. */
-export async function dropUnused(store: Store, files: readonly Planned[], plans: readonly Plan[]): Promise<string[]> {
-  const needed = new Set(plans.flatMap((plan) => plan.files).map(({ url }) => url));
-  const busy: string[] = [];
-  for (const { url, name } of files.filter(({ url }) => !needed.has(url))) {
-    const id = await fileId(url);
-    const done = await unlessBusy(store, id, async () => {
-      await forget(store, id);
-      return true;
-    });
-    if (done === null) busy.push(name);
-  }
-  return busy;
+/** Removes those files that none of `plans` needs and nobody is downloading. */
+export async function dropUnused(store: Store, files: readonly Planned[], plans: readonly Plan[]): Promise<void> {
+  for (const id of (await notNeeded(files, plans)).keys()) await unlessBusy(store, id, () => forget(store, id));
+}
+
+/** Names, by id, of those files that none of `plans` needs. */
+async function notNeeded(files: readonly Planned[], plans: readonly Plan[]): Promise<Map<string, string>> {
+  const needed = new Set(plans.flatMap(filesOf).map(({ url }) => url));
+  const unused = files.filter(({ url }) => !needed.has(url));
+  return new Map(await Promise.all(unused.map(async ({ url, name }) => [await fileId(url), name] as const)));
 }
 
 async function isSound(store: Store, id: string): Promise<boolean> {
@@ -92,22 +104,21 @@ async function forget(store: Store, id: string): Promise<void> {
   await store.remove(id);
 }
 
-async function describe(store: Store, plan: Plan): Promise<StoredModel> {
+async function describe(store: Store, plan: StoredPlan): Promise<StoredModel> {
   const { key, addresses, name, form } = plan;
-  const found = await Promise.all(plan.files.map((file) => kept(store, file)));
-  const bytes = await storedBytes(store, plan.files);
+  const found = await Promise.all(plan.files.map((file) => keptDigest(store, file)));
+  const bytes = await storedBytes(store, filesOf(plan));
   return { key, addresses, name, form, storage: store.kind, bytes, complete: !found.includes(null) };
 }
 
 async function allFiles(store: Store): Promise<Planned[]> {
-  const byUrl = new Map((await storedPlans(store)).flatMap(({ files }) => files).map((file) => [file.url, file]));
-  return [...byUrl.values()];
+  return distinct((await storedPlans(store)).flatMap(filesOf));
 }
 
 async function storedBytes(store: Store, files: readonly Planned[]): Promise<number> {
   const sizes = files.map(async ({ url }) => {
     const id = await fileId(url);
-    return ((await store.file(id))?.size ?? 0) + (await store.partBytes(id));
+    return ((await store.fileBytes(id)) ?? 0) + (await store.partBytes(id));
   });
   return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
 }

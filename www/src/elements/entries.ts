@@ -1,5 +1,5 @@
-/** Most files that are taken from folders: a model has a few dozen. */
-const MAX_FILES = 5000;
+import { ImatchError, messageOf } from '../error';
+import { MAX_GIVEN } from '../given';
 
 /** The files that were dropped, those in folders included, with `webkitRelativePath` as a folder input sets it. */
 export async function droppedFiles({ items, files }: DataTransfer): Promise<File[]> {
@@ -12,13 +12,16 @@ export async function droppedFiles({ items, files }: DataTransfer): Promise<File
 }
 
 async function walk(entry: FileSystemEntry, found: File[]): Promise<void> {
-  if (found.length >= MAX_FILES) return;
+  // One too many is enough to be refused for it.
+  if (found.length > MAX_GIVEN) return;
   if (isFile(entry)) found.push(await fileOf(entry));
   if (isFolder(entry)) for (const inner of await children(entry)) await walk(inner, found);
 }
 
 async function fileOf(entry: FileSystemFileEntry): Promise<File> {
-  const file = await new Promise<File>((resolve, reject) => entry.file(resolve, reject));
+  const file = await new Promise<File>((resolve, reject) => entry.file(resolve, reject)).catch(
+    (error: unknown) => unreadable(entry, error),
+  );
   Object.defineProperty(file, 'webkitRelativePath', { value: entry.fullPath.replace(/^\//, '') });
   return file;
 }
@@ -28,10 +31,17 @@ async function children(folder: FileSystemDirectoryEntry): Promise<FileSystemEnt
   const reader = folder.createReader();
   const all: FileSystemEntry[] = [];
   for (;;) {
-    const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject));
+    const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject)).catch(
+      (error: unknown) => unreadable(folder, error),
+    );
     if (some.length === 0) return all;
     all.push(...some);
   }
+}
+
+function unreadable({ fullPath }: FileSystemEntry, thrown: unknown): never {
+  const message = `could not read ${fullPath.replace(/^\//, '')}: ${messageOf(thrown)}`;
+  throw new ImatchError({ code: 'io', message });
 }
 
 function isFile(entry: FileSystemEntry): entry is FileSystemFileEntry {

@@ -54,13 +54,22 @@ export class ModelDialog extends HTMLElement {
   }
 
   async #list(): Promise<void> {
+    const note = byId('model-usage', HTMLParagraphElement);
+    try {
+      note.textContent = await this.#showStored();
+    } catch (error) {
+      note.textContent = `They could not be listed. ${sentence(messageOf(error))}`;
+    }
+  }
+
+  /** Lists the stored models; gives a sentence about the room that they take. */
+  async #showStored(): Promise<string> {
     const [listed, { bytes, persisted }] = await Promise.all([models.list(), models.usage()]);
     byId('model-stored', HTMLUListElement).replaceChildren(...listed.map((model) => this.#row(model)));
     const promise = persisted
       ? 'The browser has promised to keep them.'
       : 'The browser may clear them when the disk is full.';
-    byId('model-usage', HTMLParagraphElement).textContent =
-      listed.length === 0 ? 'None yet.' : `${size(bytes)} in all. ${promise}`;
+    return listed.length === 0 ? 'None yet.' : `${size(bytes)} in all. ${promise}`;
   }
 
   #row(model: StoredModel): HTMLLIElement {
@@ -134,8 +143,12 @@ export class ModelDialog extends HTMLElement {
     event.preventDefault();
     // Anywhere else on the page a picture is dropped.
     event.stopPropagation();
-    const files = event.dataTransfer === null ? [] : await droppedFiles(event.dataTransfer);
-    if (files.length > 0) await this.#look(files);
+    try {
+      const files = event.dataTransfer === null ? [] : await droppedFiles(event.dataTransfer);
+      if (files.length > 0) await this.#look(files);
+    } catch (error) {
+      this.#problem(error);
+    }
   }
 
   /** Shows what a model is and whether it will run here, with a button that takes it. */

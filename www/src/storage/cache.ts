@@ -6,6 +6,8 @@ const CACHE = 'imatch';
 /** Which pieces a file consists of. */
 interface Pointer {
   readonly generation: string;
+  /** Of all pieces, so that they need not be opened to be counted. */
+  readonly bytes: number;
 }
 
 /**
@@ -34,16 +36,19 @@ export class CacheStore implements Store {
     return pointer === null ? null : new Blob(await this.#entries.pieces(pointer.generation));
   }
 
+  async fileBytes(id: string): Promise<number | null> {
+    return (await this.#entries.json<Pointer>(`files/${id}`))?.bytes ?? null;
+  }
+
   async part(id: string): Promise<Part> {
     const known = await this.#entries.json<Pointer>(`parts/${id}`);
     const generation = known?.generation ?? crypto.randomUUID();
-    if (known === null) await this.#entries.put(`parts/${id}`, { generation });
+    if (known === null) await this.#entries.put(`parts/${id}`, { generation, bytes: 0 } satisfies Pointer);
     return new CachePart(this.#entries, id, generation, await this.#entries.pieces(generation));
   }
 
   async partBytes(id: string): Promise<number> {
-    const pointer = await this.#entries.json<Pointer>(`parts/${id}`);
-    return pointer === null ? 0 : sum(await this.#entries.pieces(pointer.generation));
+    return (await this.#entries.json<Pointer>(`parts/${id}`))?.bytes ?? 0;
   }
 
   async room(bytes: number): Promise<number> {
@@ -102,6 +107,7 @@ class CachePart implements Part {
     await this.#entries.removeBelow(`pieces/${this.#generation}/`);
     this.#blobs = [];
     this.bytes = 0;
+    await this.#point('parts');
   }
 
   async discard(): Promise<void> {
@@ -112,7 +118,7 @@ class CachePart implements Part {
   async commit(): Promise<Blob> {
     await this.close();
     const before = await this.#entries.json<Pointer>(`files/${this.#id}`);
-    await this.#entries.put(`files/${this.#id}`, { generation: this.#generation });
+    await this.#point('files');
     await this.#entries.remove(`parts/${this.#id}`);
     if (before !== null) await this.#entries.removeBelow(`pieces/${before.generation}/`);
     return new Blob(this.#blobs);
@@ -122,11 +128,17 @@ class CachePart implements Part {
     await this.#keep(this.#pieces.take());
   }
 
+  #point(to: 'files' | 'parts'): Promise<void> {
+    const pointer: Pointer = { generation: this.#generation, bytes: sum(this.#blobs) };
+    return this.#entries.put(`${to}/${this.#id}`, pointer);
+  }
+
   async #keep(piece: Blob | null): Promise<void> {
     if (piece === null) return;
     const number = String(this.#blobs.length).padStart(8, '0');
     await this.#entries.put(`pieces/${this.#generation}/${number}`, piece);
     this.#blobs.push(piece);
+    await this.#point('parts');
   }
 }
 

@@ -12,6 +12,10 @@ export class MemoryStore implements Store {
     return this.#files.get(id) ?? null;
   }
 
+  async fileBytes(id: string): Promise<number | null> {
+    return this.#files.get(id)?.size ?? null;
+  }
+
   async part(id: string): Promise<Part> {
     const part = this.#parts.get(id) ?? new MemoryPart((whole) => this.#settle(id, whole));
     this.#parts.set(id, part);

@@ -47,6 +47,10 @@ export class OpfsStore implements Store {
     );
   }
 
+  async fileBytes(id: string): Promise<number | null> {
+    return (await this.file(id))?.size ?? null;
+  }
+
   async part(id: string): Promise<Part> {
     return OpfsPart.open(this.#folder, id).catch((error: unknown) => {
       throw writeFailure(error);

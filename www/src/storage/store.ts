@@ -22,6 +22,8 @@ export interface Part {
 export interface Store {
   readonly kind: StorageKind;
   file(id: string): Promise<Blob | null>;
+  /** The size of a file; null where there is none. */
+  fileBytes(id: string): Promise<number | null>;
   /** The part of a file, begun where there is none. */
   part(id: string): Promise<Part>;
   partBytes(id: string): Promise<number>;

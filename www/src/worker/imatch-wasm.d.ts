@@ -13,6 +13,8 @@ declare module 'imatch-wasm' {
   export interface LoadOptions {
     /** The form of the model is found by the names. */
     files: ModelFile[];
+    /** What the model is called where its files do not say. */
+    name: string;
     read: Read;
     device: Device;
     /** What the graphics adapter calls itself. */
@@ -21,7 +23,7 @@ declare module 'imatch-wasm' {
   }
 
   /** Reads headers only, at most 1 MiB at a time, one after the other. */
-  export function inspect(options: { files: ModelFile[]; read: Read }): Promise<Inspection>;
+  export function inspect(options: { files: ModelFile[]; name: string; read: Read }): Promise<Inspection>;
 
   export class Engine {
     private constructor();
