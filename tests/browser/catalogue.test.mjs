@@ -141,12 +141,12 @@ test('an unknown digest is recorded at first sight, recognised later, and a diff
   await page.locator('#model-card .button').click();
   await page.locator('#model-status', { hasText: 'recorded' }).waitFor();
   const first = `SHA-256 recorded today at first sight; ${UNTOLD}.`;
-  assert.equal(await text(page, 'model-status'), `pretended shapes, 5 kB, kept in this browser. ${first}`);
+  assert.equal(await text(page, 'model-status'), `copied-Q8_0, 5 kB, kept in this browser. ${first}`);
   assert.ok((await provenance(page)).includes(`Known asCopied. ${first}`));
 
   const same = COPIED.map((name) => [name, readFileSync(`${MODELS}copied/${name}`)]);
   await give(page, same);
-  assert.equal(await text(page, 'model-status'), 'pretended shapes, 5 kB, read from your files');
+  assert.equal(await text(page, 'model-status'), 'copied-Q8_0, 5 kB, read from your files');
   const again = new RegExp(`Known asCopied\\. SHA-256 as recorded at first sight on \\d{4}-\\d\\d-\\d\\d; ${UNTOLD}\\.`);
   assert.match(await provenance(page), again);
 

@@ -138,7 +138,10 @@ class Answer {
     if (etag !== null) this.headers.ETag = etag;
     if (partial)
       this.headers['Content-Range'] = `bytes ${first}-${Math.min(Number(last), body.length - 1)}/${body.length}`;
-    if (partial && Number(first) >= body.length) [this.code, this.bytes] = [416, Buffer.alloc(0)];
+    if (partial && Number(first) >= body.length) {
+      [this.code, this.bytes] = [416, Buffer.alloc(0)];
+      Object.assign(this.headers, { 'Content-Length': 0, 'Content-Range': `bytes */${body.length}` });
+    }
   }
 
   whole() {

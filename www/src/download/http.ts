@@ -236,6 +236,12 @@ export function contentRange(headers: Headers): { first: number; total: number |
   return match === null ? null : { first: Number(match[1]), total: match[2] === '*' ? null : Number(match[2]) };
 }
 
+/** The length of a file of which less was there than was asked for; null where the answer does not say. */
+export function endOf({ status, headers }: Response): number | null {
+  const match = /^bytes \*\/(\d+)$/.exec(headers.get('Content-Range') ?? '');
+  return status !== 416 || match === null ? null : Number(match[1]);
+}
+
 /** The last part of an address, for people. */
 export function nameOf(url: string): string {
   const name = new URL(url).pathname.split('/').at(-1);
