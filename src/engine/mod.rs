@@ -26,7 +26,6 @@ pub use processor::{Processor, Question};
 pub use session::{Logits, Session};
 pub use trace::{Trace, TracedStage};
 
-use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{Observer, VisionLanguageModel};
@@ -38,9 +37,6 @@ use crate::weights::{Bundle, ByteSource, LoadReport, Precision, Table, load, sto
 /// Largest embedding table that is kept in host memory, in stored bytes; of larger ones the rows that a
 /// prompt needs are read from the model's file, so that a tab's heap stays small.
 const HELD_TABLE: u64 = 16 << 20;
-
-/// Largest activation of a picture: a tab's 4 GiB hold a few beside the weights, and many adapters bind no more.
-const LARGEST_ACTIVATION: u64 = if cfg!(target_arch = "wasm32") { 256 << 20 } else { 4 << 30 };
 
 /// A model on a device, ready to open pictures.
 pub struct Engine {
@@ -176,54 +172,4 @@ impl Engine {
 
 fn milliseconds(start: Instant) -> f64 {
     (start.elapsed().as_secs_f64() * 1e5).round() / 100.0
-}
-
-/// Refuses a picture of `grid` patches whose activations take more than `largest` bytes at once, before the
-/// device is asked for them.
-fn check_activations(vision: &VisionConfig, [_, h, w]: [usize; 3], largest: u64) -> Result<()> {
-    let width = vision.intermediate_size.max(3 * vision.hidden_size) as u64;
-    let activation = 4 * width * (h * w) as u64;
-    if activation <= largest {
-        return Ok(());
-    }
-    let side = vision.patch_size;
-    let most = (h * side * w * side) as f64 * largest as f64 / activation as f64;
-    Err(Error::image(format!(
-        "the picture is read at {}x{} pixels, which takes {} MB at once, more than can be held here; make it \
-         smaller than {:.1} megapixels",
-        w * side,
-        h * side,
-        activation / 1_000_000,
-        most / 1e6
-    )))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_that_cannot_be_held_is_refused_with_the_size_that_can() {
-        let vision = VisionConfig {
-            depth: 24,
-            hidden_size: 1024,
-            intermediate_size: 4096,
-            num_heads: 16,
-            in_channels: 3,
-            patch_size: 16,
-            temporal_patch_size: 2,
-            spatial_merge_size: 2,
-            num_position_embeddings: 2304,
-            attention_bias: true,
-            layer_norm_eps: 1e-6,
-            deepstack_visual_indexes: vec![],
-            out_hidden_size: 2048,
-        };
-        check_activations(&vision, [1, 128, 128], 256 << 20).unwrap();
-        // A photograph of 4032 x 3024 pixels.
-        let error = check_activations(&vision, [1, 188, 252], 256 << 20).unwrap_err().to_string();
-        assert!(error.contains("4032x3008 pixels, which takes 776 MB"), "{error}");
-        assert!(error.ends_with("smaller than 4.2 megapixels"), "{error}");
-    }
 }

@@ -4,8 +4,8 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use super::processor::Processor;
-use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::config::{ModelConfig, VisionConfig};
+use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::VisionLanguageModel;
 use crate::text::OverallKind;
@@ -19,6 +19,9 @@ const SIDE: usize = 512;
 const TEXT_TOKENS: u64 = 100;
 /// Tokens of one more question.
 const QUESTION_TOKENS: u64 = 40;
+
+/// Largest activation of a picture: a tab's 4 GiB hold a few beside the weights, and many adapters bind no more.
+pub(super) const LARGEST_ACTIVATION: u64 = if cfg!(target_arch = "wasm32") { 256 << 20 } else { 4 << 30 };
 
 /// What scoring with a model takes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -161,7 +164,7 @@ impl Sums {
         let seen = rows.tokens + TEXT_TOKENS;
         let features = 4 * (1 + vision.deepstack_visual_indexes.len() as u64) * text.hidden_size as u64;
         // The widest activation lives a few times over: as input, output and in between.
-        let activations = 4 * 4 * rows.patches * vision.intermediate_size.max(3 * vision.hidden_size) as u64;
+        let activations = 4 * activation_bytes(vision, rows.patches);
         let working = cache * seen + features * rows.tokens + activations;
         sums.device_bytes.gpu += working;
         sums.device_bytes.cpu += working;
@@ -171,5 +174,60 @@ impl Sums {
     /// FLOP of `tokens` decoder tokens after `past` others; the whole square of scores is computed.
     fn text(&self, tokens: u64, past: u64) -> f64 {
         tokens as f64 * (self.per_token + self.per_pair * (past + tokens) as f64)
+    }
+}
+
+/// Bytes of a tower's widest activation over so many patches: queries, keys and values together, or the
+/// middle of the feed-forward part.
+fn activation_bytes(vision: &VisionConfig, patches: u64) -> u64 {
+    4 * patches * vision.intermediate_size.max(3 * vision.hidden_size) as u64
+}
+
+/// Refuses a picture of `grid` patches whose activations take more than `largest` bytes at once, before the
+/// device is asked for them.
+pub(super) fn check_activations(vision: &VisionConfig, [_, h, w]: [usize; 3], largest: u64) -> Result<()> {
+    let activation = activation_bytes(vision, (h * w) as u64);
+    if activation <= largest {
+        return Ok(());
+    }
+    let side = vision.patch_size;
+    let most = (h * side * w * side) as f64 * largest as f64 / activation as f64;
+    Err(Error::image(format!(
+        "the picture is read at {}x{} pixels, which takes {} MB at once, more than can be held here; make it \
+         smaller than {:.1} megapixels",
+        w * side,
+        h * side,
+        activation / 1_000_000,
+        most / 1e6
+    )))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_that_cannot_be_held_is_refused_with_the_size_that_can() {
+        let vision = VisionConfig {
+            depth: 24,
+            hidden_size: 1024,
+            intermediate_size: 4096,
+            num_heads: 16,
+            in_channels: 3,
+            patch_size: 16,
+            temporal_patch_size: 2,
+            spatial_merge_size: 2,
+            num_position_embeddings: 2304,
+            attention_bias: true,
+            layer_norm_eps: 1e-6,
+            deepstack_visual_indexes: vec![],
+            out_hidden_size: 2048,
+        };
+        check_activations(&vision, [1, 128, 128], 256 << 20).unwrap();
+        // A photograph of 4032 x 3024 pixels.
+        let error = check_activations(&vision, [1, 188, 252], 256 << 20).unwrap_err().to_string();
+        assert!(error.contains("4032x3008 pixels, which takes 776 MB"), "{error}");
+        assert!(error.ends_with("smaller than 4.2 megapixels"), "{error}");
     }
 }

@@ -81,8 +81,9 @@ pub async fn run(
     golden: &[serde_json::Value],
     observer: &impl Observer,
 ) -> Result<SelfTest> {
+    let text = &engine.processor().config().text;
     products(&engine.device, engine.processor().config()).await?;
-    packed_products(&engine.device, engine.processor().config()).await?;
+    packed_products(&engine.device, [text.hidden_size, text.intermediate_size], Tensor::matmul).await?;
     let mut test = SelfTest { compared: 0, max_difference: 0.0 };
     for value in golden {
         let golden: Golden = serde_json::from_value(value.clone())
@@ -142,8 +143,11 @@ async fn answer(
 
 /// Products with packed weights of every type that stays quantised on a device, against the decoded weights: a
 /// model without golden answers has no other test of these kernels.
-async fn packed_products(device: &Device, config: &ModelConfig) -> Result<()> {
-    let (width, wide) = (config.text.hidden_size, config.text.intermediate_size);
+async fn packed_products(
+    device: &Device,
+    [width, wide]: [usize; 2],
+    product: impl Fn(Tensor<2>, Tensor<2>) -> Tensor<2>,
+) -> Result<()> {
     for dtype in [DType::Q8_0, DType::Q4_0] {
         for [m, k] in [[1, width], [65, wide]] {
             // Blocks of 32; rows that are none are never quantised.
@@ -155,7 +159,7 @@ async fn packed_products(device: &Device, config: &ModelConfig) -> Result<()> {
             let decoded = decode_f32(&info, &bytes)?;
             let left: Vec<f32> = (0..m * k).map(|index| ((index * 5 + index / k) % 7) as f32 - 3.0).collect();
             let input = Tensor::<2>::from_data(TensorData::new(left.clone(), [m, k]), device);
-            let got = read(input.matmul(linear(&info, &bytes, device)?)).await?;
+            let got = read(product(input, linear(&info, &bytes, device)?)).await?;
             for (index, got) in got.iter().enumerate() {
                 let (row, column) = (index / n, index % n);
                 let pairs = left[row * k..(row + 1) * k].iter().zip(&decoded[column * k..(column + 1) * k]);
@@ -208,4 +212,30 @@ async fn products(device: &Device, config: &ModelConfig) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+
+    #[test]
+    fn packed_products_pass_and_a_kernel_that_is_a_little_off_does_not() -> Result<()> {
+        let device = Device::flex();
+        block_on(packed_products(&device, [40, 104], Tensor::matmul))?;
+        for wrong in [
+            |input: Tensor<2>, weight: Tensor<2>| input.matmul(weight) * 1.01,
+            |input: Tensor<2>, weight: Tensor<2>| input.matmul(weight).flip([1]),
+            // What a kernel does that leaves the last block out.
+            |input: Tensor<2>, weight: Tensor<2>| {
+                let [rows, columns] = input.dims();
+                input.slice_fill([0..rows, columns - 32..columns], 0.0).matmul(weight)
+            },
+        ] {
+            let error = block_on(packed_products(&device, [40, 104], wrong)).map_err(|error| error.kind());
+            assert_eq!(error, Err(Kind::SelfTest));
+        }
+        Ok(())
+    }
 }

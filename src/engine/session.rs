@@ -7,8 +7,9 @@ use web_time::Instant;
 
 use super::plan::{Pack, packs};
 use super::prefix::{common, shared_prefix};
+use super::preflight::{LARGEST_ACTIVATION, check_activations};
 use super::processor::Question;
-use super::{Engine, LARGEST_ACTIVATION, check_activations, milliseconds};
+use super::{Engine, milliseconds};
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{

@@ -4,10 +4,8 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
+use super::form::MAX_WHOLE;
 use crate::{Error, Result};
-
-/// Longest JSON file that is read, in bytes; a tokenizer of 250,000 tokens has 20 MB.
-const MAX_JSON: u64 = 256 << 20;
 
 /// A whole file of at most `max_bytes`.
 ///
@@ -55,7 +53,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// As [`read_file`].
 pub(super) fn read_part(folder: &Path, name: &str) -> Result<Vec<u8>> {
-    read_file(&folder.join(name), MAX_JSON)
+    read_file(&folder.join(name), MAX_WHOLE)
 }
 
 /// The folder's own name, also for `.` and `..`.

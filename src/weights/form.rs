@@ -13,7 +13,7 @@ use super::tensor::shown;
 use crate::error::{Context, Error, Result};
 
 /// Longest part of a model that is read whole, in bytes; a tokenizer of 250,000 tokens has 20 MB.
-const MAX_WHOLE: u64 = 256 << 20;
+pub(super) const MAX_WHOLE: u64 = 256 << 20;
 
 pub(super) const MANIFEST: &str = "manifest.json";
 pub(super) const CONFIG: &str = "config.json";

@@ -94,23 +94,23 @@ if (KINDS.includes('real'))
 
     for (const name of ['qwen3_vl_untied', 'internvl_qwen2_original', 'internvl_qwen3'])
       test(`a Hugging Face folder that is chosen on the page: ${name}`, { timeout: 300_000 }, async () => {
-      const folder = `${ROOT}tests/golden/${name}`;
-      const { page, seen, context } = await visit(browser, site.origin, '/?device=cpu');
-      await page.locator('#model-change').click();
-      const files = readdirSync(folder).map((name) => join(folder, name));
-      await page.locator('#model-files').setInputFiles(files);
-      await page.locator('#model-card .button').click();
-      await page.locator('#model-status', { hasText: 'read from your files' }).waitFor();
-      await page.locator('#file').setInputFiles(PICTURE);
-      await page.locator('#prompt').fill(PROMPT);
-      await page.locator('#score').click();
-      await page.locator('#result:visible').waitFor();
-      const want = native(folder);
-      const got = Number(await page.locator('#overall-value').textContent());
-      assert.ok(Math.abs(got - want.overall.score) < 0.006, `${got}, the command line says ${want.overall.score}`);
-      assert.deepEqual(seen.problems, []);
-      await context.close();
-    });
+        const folder = `${ROOT}tests/golden/${name}`;
+        const { page, seen, context } = await visit(browser, site.origin, '/?device=cpu');
+        await page.locator('#model-change').click();
+        const files = readdirSync(folder).map((name) => join(folder, name));
+        await page.locator('#model-files').setInputFiles(files);
+        await page.locator('#model-card .button').click();
+        await page.locator('#model-status', { hasText: 'read from your files' }).waitFor();
+        await page.locator('#file').setInputFiles(PICTURE);
+        await page.locator('#prompt').fill(PROMPT);
+        await page.locator('#score').click();
+        await page.locator('#result:visible').waitFor();
+        const want = native(folder);
+        const got = Number(await page.locator('#overall-value').textContent());
+        assert.ok(Math.abs(got - want.overall.score) < 0.006, `${got}, the command line says ${want.overall.score}`);
+        assert.deepEqual(seen.problems, []);
+        await context.close();
+      });
 
     test('a pair by its address on the page: what it needs is shown before it is fetched', { timeout: 300_000 }, async () => {
       const { page, seen, context } = await visit(browser, server.origin, '/?device=cpu');

@@ -186,34 +186,11 @@ fn config(text: &File, vision: &File, shape: impl Fn(&str) -> Option<Vec<usize>>
             Error::model(format!("{}: tokenizer.ggml.tokens has no {content}, which pictures need", text.0))
         })
     };
-    let tower = Keys { file: vision, prefix: "clip.vision." };
     Keys { file: vision, prefix: "clip." }.only("projector_type", "qwen3vl_merger")?;
-    let epsilon = tower.number("attention.layer_norm_epsilon")? as f32;
-    if epsilon.to_bits() != VISION_EPSILON.to_bits() {
-        return Err(tower.unsupported("attention.layer_norm_epsilon", epsilon, VISION_EPSILON));
-    }
-    let flags = tower.get("is_deepstack_layers").and_then(Value::as_bools);
-    let flags = flags.filter(|flags| flags.len() <= MAX_DEPTH);
-    let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "a flag for each block"))?;
-    let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
     same_model(text, vision)?;
-    let decoder_keys = Keys { file: text, prefix: "qwen3vl." };
-    let depth = tower.count("block_count")?;
-    same(["clip.vision.is_deepstack_layers", "clip.vision.block_count"], [flags.len() as u64, depth])?;
-    // Towers of other models fit by their widths and differ in what they hand to the decoder.
-    let levels = decoder_keys.count_or("n_deepstack_layers", taps.len() as u64)?;
-    same(["qwen3vl.n_deepstack_layers", "clip.vision.is_deepstack_layers"], [levels, taps.len() as u64])?;
-    let widths = [decoder_keys.count("embedding_length")?, tower.count("projection_dim")?];
-    same(["qwen3vl.embedding_length", "clip.vision.projection_dim"], widths)?;
-    let patch = tower.count("patch_size")?;
-    let [_, row] = matrix(PATCH_EMBEDDING)?;
-    let frames = row / patch.saturating_mul(patch).saturating_mul(3).max(1);
-    if patch > 0 && frames != FRAMES {
-        return Err(Error::model(format!(
-            "{}: v.patch_embd.weight has {frames} frames of clip.vision.patch_size {patch}, expected {FRAMES}",
-            vision.0
-        )));
-    }
+    let (keys, tower) =
+        (Keys { file: text, prefix: "qwen3vl." }, Keys { file: vision, prefix: "clip.vision." });
+    let taps = taps(keys, tower)?;
     Ok(json!({
         "model_type": "qwen3_vl",
         "image_token_id": id("<|image_pad|>")?,
@@ -222,20 +199,54 @@ fn config(text: &File, vision: &File, shape: impl Fn(&str) -> Option<Vec<usize>>
         "vision_end_token_id": id("<|vision_end|>")?,
         // The head is a tensor of its own only where it is not the embedding table.
         "tie_word_embeddings": shape(HEAD).is_none(),
-        "text_config": decoder(decoder_keys, tokens.len())?,
-        "vision_config": {
-            "depth": depth,
-            "hidden_size": tower.count("embedding_length")?,
-            "intermediate_size": tower.count("feed_forward_length")?,
-            "num_heads": tower.count("attention.head_count")?,
-            "hidden_act": "gelu_pytorch_tanh",
-            "patch_size": patch,
-            "temporal_patch_size": FRAMES,
-            "spatial_merge_size": tower.count_or("spatial_merge_size", MERGE)?,
-            "num_position_embeddings": matrix(POSITION_TABLE)?[0],
-            "deepstack_visual_indexes": taps,
-            "out_hidden_size": widths[1],
-        },
+        "text_config": decoder(keys, tokens.len())?,
+        "vision_config": vision_config(tower, &taps, matrix(PATCH_EMBEDDING)?[1], matrix(POSITION_TABLE)?[0])?,
+    }))
+}
+
+/// The tapped vision blocks, where decoder and tower agree on what is handed over.
+fn taps(decoder: Keys<'_>, tower: Keys<'_>) -> Result<Vec<usize>> {
+    let flags = tower.get("is_deepstack_layers").and_then(Value::as_bools);
+    let flags = flags.filter(|flags| flags.len() <= MAX_DEPTH);
+    let flags = flags.ok_or_else(|| tower.wrong("is_deepstack_layers", "a flag for each block"))?;
+    let taps: Vec<usize> = (0..flags.len()).filter(|block| flags[*block]).collect();
+    let depths = [flags.len() as u64, tower.count("block_count")?];
+    same(["clip.vision.is_deepstack_layers", "clip.vision.block_count"], depths)?;
+    // Towers of other models fit by their widths and differ in what they hand to the decoder.
+    let levels = decoder.count_or("n_deepstack_layers", taps.len() as u64)?;
+    same(["qwen3vl.n_deepstack_layers", "clip.vision.is_deepstack_layers"], [levels, taps.len() as u64])?;
+    let widths = [decoder.count("embedding_length")?, tower.count("projection_dim")?];
+    same(["qwen3vl.embedding_length", "clip.vision.projection_dim"], widths)?;
+    Ok(taps)
+}
+
+/// `vision_config` of `config.json`; `row` is the width of the patch embedding's rows, `positions` the
+/// rows of the position table.
+fn vision_config(tower: Keys<'_>, taps: &[usize], row: u64, positions: u64) -> Result<Json> {
+    let epsilon = tower.number("attention.layer_norm_epsilon")? as f32;
+    if epsilon.to_bits() != VISION_EPSILON.to_bits() {
+        return Err(tower.unsupported("attention.layer_norm_epsilon", epsilon, VISION_EPSILON));
+    }
+    let patch = tower.count("patch_size")?;
+    let frames = row / patch.saturating_mul(patch).saturating_mul(3).max(1);
+    if patch > 0 && frames != FRAMES {
+        return Err(Error::model(format!(
+            "{}: v.patch_embd.weight has {frames} frames of clip.vision.patch_size {patch}, expected {FRAMES}",
+            tower.file.0
+        )));
+    }
+    Ok(json!({
+        "depth": tower.count("block_count")?,
+        "hidden_size": tower.count("embedding_length")?,
+        "intermediate_size": tower.count("feed_forward_length")?,
+        "num_heads": tower.count("attention.head_count")?,
+        "hidden_act": "gelu_pytorch_tanh",
+        "patch_size": patch,
+        "temporal_patch_size": FRAMES,
+        "spatial_merge_size": tower.count_or("spatial_merge_size", MERGE)?,
+        "num_position_embeddings": positions,
+        "deepstack_visual_indexes": taps,
+        "out_hidden_size": tower.count("projection_dim")?,
     }))
 }
 
@@ -247,7 +258,7 @@ fn same_model(text: &File, vision: &File) -> Result<()> {
     };
     for key in ["general.basename", "general.size_label", "general.finetune"] {
         // A size is counted from the file itself where the model's name has none.
-        let named = ["general.basename", key].iter().all(|key| said(text, key).is_some());
+        let named = said(text, "general.basename").is_some();
         if let (true, Some(decoder), Some(tower)) = (named, said(text, key), said(vision, key))
             && decoder != tower
         {
