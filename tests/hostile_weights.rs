@@ -177,6 +177,30 @@ fn safe(header: &str, data: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_header_beyond_the_limit_says_so_and_not_that_the_file_is_short() {
+    let text = |key: &str| [entry(key, 8, &(30u64 << 20).to_le_bytes()), vec![b' '; 30 << 20]].concat();
+    let bytes = file(&[&head(0, 3), &text("a"), &text("b"), &text("c")]);
+    let error = read_all(&bytes).unwrap_err();
+    assert_eq!(error.kind(), Kind::Model);
+    assert!(error.to_string().ends_with("a GGUF header of more than 67108864 bytes"), "{error}");
+}
+
+#[test]
+fn what_is_called_gguf_and_is_text_is_told_by_its_start() {
+    for (bytes, start) in
+        [(b"version https://git-lfs".as_slice(), "vers"), (b"<!doctype html>", "<!do"), (b"", "")]
+    {
+        let files = vec![("model.GGUF".to_owned(), MemorySource(bytes.to_vec()))];
+        let error = block_on(Checkpoint::open(files)).unwrap_err().to_string();
+        let expected = format!(
+            "model.GGUF: {} bytes that begin with \"{start}\", expected a GGUF file, which begins with \"GGUF\"",
+            bytes.len()
+        );
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
 fn absurd_safetensors_headers_are_refused_with_a_reason() {
     let entry = |name: &str, dtype: &str, shape: &str, offsets: &str| {
         format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}"#)

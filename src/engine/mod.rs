@@ -22,6 +22,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use web_time::Instant;
 
 pub use preflight::{DeviceBytes, Preflight, Work};
+use preflight::{LARGEST_ON_CPU, check_weights};
 pub use processor::{Processor, Question};
 pub use session::{Logits, Session};
 pub use trace::{Trace, TracedStage};
@@ -89,11 +90,15 @@ impl Engine {
         let outside: Vec<_> = names.iter().map(|name| ((*name).to_owned(), table.clone())).collect();
         let processor = Processor::new(facts)?;
         let model = VisionLanguageModel::new(processor.config(), &place.device);
+        let on_cpu = place.device == Device::flex();
         let weights = stored(&model, false).into_iter().filter_map(|parameter| {
             let [gpu, cpu] = device_bytes(checkpoint.info(&parameter.name)?, parameter.storage);
-            Some(if place.device == Device::flex() { cpu } else { gpu })
+            Some(if on_cpu { cpu } else { gpu })
         });
         let device_bytes = weights.sum();
+        if on_cpu {
+            check_weights(device_bytes, LARGEST_ON_CPU)?;
+        }
         let (model, report) =
             load(model, &outside, &checkpoint, (&place.device, Precision::Stored), progress).await?;
         let mut answer_ids = processor.answers().overall();

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::VisionLanguageModel;
 use crate::text::OverallKind;
-use crate::weights::device::device_bytes;
-use crate::weights::load::Storage;
+use crate::weights::device::{device_bytes, host_bytes};
+use crate::weights::load::{QUEUED, Storage};
 use crate::weights::{ByteSource, Checkpoint, Headers, ModelFiles, stored};
 
 /// Side of the picture that work and memory are told for, in pixels.
@@ -22,6 +22,9 @@ const QUESTION_TOKENS: u64 = 40;
 
 /// Largest activation of a picture: a tab's 4 GiB hold a few beside the weights, and many adapters bind no more.
 pub(super) const LARGEST_ACTIVATION: u64 = if cfg!(target_arch = "wasm32") { 256 << 20 } else { 4 << 30 };
+
+/// Most bytes of weights in a tab's own memory, which has to hold pictures and what is on its way besides.
+pub(super) const LARGEST_ON_CPU: u64 = if cfg!(target_arch = "wasm32") { 3 << 30 } else { u64::MAX };
 
 /// What scoring with a model takes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,7 +45,7 @@ pub struct Preflight {
     pub device_bytes: DeviceBytes,
     /// Bytes of the largest weight, which a GPU has to bind as a whole.
     pub largest_binding_bytes: u64,
-    /// Bytes of host memory while the largest tensor is loaded: as stored, decoded, and packed for the device.
+    /// Bytes of host memory while the largest tensor is loaded ([`host_bytes`]) and others are waiting for the device.
     pub host_bytes: u64,
     /// Work in GFLOP, a multiplication and an addition counted as two.
     pub gflop: Work,
@@ -142,7 +145,7 @@ impl Sums {
             sums.device_bytes.gpu += gpu;
             sums.device_bytes.cpu += cpu;
             sums.largest = sums.largest.max(gpu);
-            sums.host = sums.host.max(info.len + 4 * info.values() as u64 + gpu);
+            sums.host = sums.host.max(host_bytes(info, parameter.storage) + QUEUED);
             if parameter.storage != Storage::Linear {
                 continue;
             }
@@ -183,6 +186,19 @@ fn activation_bytes(vision: &VisionConfig, patches: u64) -> u64 {
     4 * patches * vision.intermediate_size.max(3 * vision.hidden_size) as u64
 }
 
+/// Refuses weights of so many bytes where the host's memory holds them and takes `most`.
+pub(super) fn check_weights(bytes: u64, most: u64) -> Result<()> {
+    if bytes <= most {
+        return Ok(());
+    }
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    Err(Error::unsupported(format!(
+        "the model takes {:.1} GB on the CPU, and a tab can hold {:.1} GB; a GPU or a smaller model can do it",
+        gigabytes(bytes),
+        gigabytes(most)
+    )))
+}
+
 /// Refuses a picture of `grid` patches whose activations take more than `largest` bytes at once, before the
 /// device is asked for them.
 pub(super) fn check_activations(vision: &VisionConfig, [_, h, w]: [usize; 3], largest: u64) -> Result<()> {
@@ -206,6 +222,14 @@ pub(super) fn check_activations(vision: &VisionConfig, [_, h, w]: [usize; 3], la
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_that_a_tab_cannot_hold_are_refused_with_both_sizes() {
+        check_weights(3 << 30, 3 << 30).unwrap();
+        let error = check_weights((3 << 30) + 1_500_000_000, 3 << 30).unwrap_err();
+        assert_eq!(error.code(), "unsupported");
+        assert!(error.to_string().contains("takes 4.7 GB on the CPU, and a tab can hold 3.2 GB"), "{error}");
+    }
 
     #[test]
     fn a_picture_that_cannot_be_held_is_refused_with_the_size_that_can() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::form::is_gguf;
 use super::gguf::{self, Value};
 use super::names::{self, CLASS_TOKEN, PATCH_EMBEDDING, POSITION_TABLE, Place};
 use super::quant::check_finite;
@@ -41,7 +42,7 @@ impl<S: ByteSource> Checkpoint<S> {
         let mut places = BTreeMap::new();
         for file in 0..checkpoint.files.len() {
             let (name, source) = &checkpoint.files[file];
-            let (tensors, metadata) = headers(source).await.context(|| name.clone())?;
+            let (tensors, metadata) = headers(name, source).await.context(|| name.clone())?;
             checkpoint.place(file, tensors, metadata.as_ref(), &mut places)?;
             let name = name.clone();
             checkpoint.metadata.extend(metadata.map(|metadata| (name, metadata)));
@@ -243,11 +244,19 @@ fn stacked(name: &str, pieces: Vec<(usize, TensorInfo)>) -> Result<Entry> {
 
 type Headers = (Vec<TensorInfo>, Option<BTreeMap<String, Value>>);
 
-async fn headers(source: &impl ByteSource) -> Result<Headers> {
+async fn headers(name: &str, source: &impl ByteSource) -> Result<Headers> {
     let start = source.read(0, source.len().min(4) as usize).await?;
     if start == gguf::MAGIC {
         let header = gguf::read_header(source).await?;
         return Ok((header.tensors, Some(header.metadata)));
+    }
+    if is_gguf(name) {
+        // What comes instead of a file of gigabytes is often text: a page, or a pointer of Git LFS.
+        return Err(Error::model(format!(
+            "{} bytes that begin with \"{}\", expected a GGUF file, which begins with \"GGUF\"",
+            source.len(),
+            start.escape_ascii()
+        )));
     }
     Ok((safetensors::read_header(source).await?, None))
 }

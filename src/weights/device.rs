@@ -1,4 +1,5 @@
-//! Stored tensors to device tensors; quantised ones stay quantised.
+//! Stored tensors to device tensors; quantised ones stay quantised. What this takes of host memory on the way says
+//! [`host_bytes`].
 //!
 //! | stored | on the device | bytes per value |
 //! |---|---|---|
@@ -30,6 +31,18 @@ pub fn device_bytes(info: &TensorInfo, storage: Storage) -> [u64; 2] {
     }
 }
 
+/// Bytes of host memory while a parameter goes to a device: as stored; decoded, or whole numbers and scales apart; and
+/// as the device takes them, of which the CPU keeps the last.
+pub fn host_bytes(info: &TensorInfo, storage: Storage) -> u64 {
+    let values = info.values() as u64;
+    let decoded = match (storage, info.dtype.is_quantised()) {
+        (Storage::Linear, true) => values + 4 * (values / BLOCK as u64),
+        _ => 4 * values,
+    };
+    let [gpu, cpu] = device_bytes(info, storage);
+    info.len + decoded + gpu.max(cpu)
+}
+
 /// A vector, decoded.
 pub fn vector(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor<1>> {
     let values = decode_f32(info, bytes)?;
@@ -53,7 +66,7 @@ pub fn linear(info: &TensorInfo, bytes: &[u8], device: &Device) -> Result<Tensor
 }
 
 /// Values, scales, `[out, in]` and scheme to what a device takes.
-type Layout = fn(&[i8], &[f32], [usize; 2], QuantScheme) -> TensorData;
+type Layout = fn(Vec<i8>, &[f32], [usize; 2], QuantScheme) -> TensorData;
 
 /// A quantised matrix `[out, in]` as `[in, out]`; none of a type that is not quantised.
 fn quantised(info: &TensorInfo, bytes: &[u8], layout: Layout) -> Result<Option<TensorData>> {
@@ -64,7 +77,7 @@ fn quantised(info: &TensorInfo, bytes: &[u8], layout: Layout) -> Result<Option<T
             values.extend(block.iter().map(|byte| (byte & 15) as i8 - 8));
             values.extend(block.iter().map(|byte| (byte >> 4) as i8 - 8));
         }),
-        DType::Q4K | DType::Q5K | DType::Q6K => to_bytes(&decode_f32(info, bytes)?),
+        DType::Q4K | DType::Q5K | DType::Q6K => to_bytes(info, bytes)?,
         _ => return Ok(None),
     };
     if values.len() != d_out * d_in {
@@ -77,7 +90,7 @@ fn quantised(info: &TensorInfo, bytes: &[u8], layout: Layout) -> Result<Option<T
     }
     let value = if info.dtype == DType::Q4_0 { QuantValue::Q4S } else { QuantValue::Q8S };
     let scheme = QuantScheme::default().with_value(value).per_block([BLOCK as u8, 1], ScaleDtype::F32);
-    Ok(Some(layout(&values, &scales, [d_out, d_in], scheme)))
+    Ok(Some(layout(values, &scales, [d_out, d_in], scheme)))
 }
 
 /// A linear weight, `[out, in]` as stored and `[in, out]` as returned, decoded.
@@ -104,26 +117,46 @@ fn unpack(bytes: &[u8], block_bytes: usize, push: impl Fn(&[u8], &mut Vec<i8>)) 
 
 /// The CPU back end keeps one byte a value and would requantise a transposed view, so the
 /// transpose happens here.
-fn on_cpu(values: &[i8], scales: &[f32], [d_out, d_in]: [usize; 2], scheme: QuantScheme) -> TensorData {
-    let transposed = transpose(values, d_out, d_in);
-    let scales = transpose(scales, d_out, d_in / BLOCK);
-    TensorData::quantized(transposed, [d_in, d_out], scheme.with_store(QuantStore::Native), &scales, None)
+fn on_cpu(values: Vec<i8>, scales: &[f32], [d_out, d_in]: [usize; 2], scheme: QuantScheme) -> TensorData {
+    // Scales are appended to the same buffer, which the back end keeps: one that grew for them would be twice as long.
+    let mut transposed = Vec::with_capacity(values.len() + size_of_val(scales));
+    transpose(&values, [d_out, d_in], &mut transposed);
+    drop(values);
+    let mut transposed_scales = Vec::with_capacity(scales.len());
+    transpose(scales, [d_out, d_in / BLOCK], &mut transposed_scales);
+    let (values, scales) = (transposed, transposed_scales);
+    TensorData::quantized(values, [d_in, d_out], scheme.with_store(QuantStore::Native), &scales, None)
 }
 
-fn transpose<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+/// Appends a matrix, transposed. It goes by square tiles, as whole columns would read a cache line for each value.
+fn transpose<T: Copy + Default>(values: &[T], [rows, columns]: [usize; 2], out: &mut Vec<T>) {
+    const TILE: usize = 64;
+    let start = out.len();
+    out.resize(start + values.len(), T::default());
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..rows.min(top + TILE) {
+                for column in left..columns.min(left + TILE) {
+                    out[start + column * rows + row] = values[row * columns + column];
+                }
+            }
+        }
+    }
 }
 
 /// The GPU reads whole words packed along the input axis, which is how the rows are stored.
-fn on_gpu(values: &[i8], scales: &[f32], [d_out, d_in]: [usize; 2], scheme: QuantScheme) -> TensorData {
+fn on_gpu(values: Vec<i8>, scales: &[f32], [d_out, d_in]: [usize; 2], scheme: QuantScheme) -> TensorData {
     let scheme = scheme.with_store(QuantStore::PackedU32(1));
-    let mut bytes: Vec<u8> = if scheme.value == QuantValue::Q8S {
-        values.iter().map(|&value| value as u8).collect()
-    } else {
-        values.chunks_exact(2).map(|pair| (pair[0] as u8 & 15) | (pair[1] as u8) << 4).collect()
-    };
-    bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
-    TensorData::from_bytes(Bytes::from_bytes_vec(bytes), [d_in, d_out], DeviceDType::QFloat(scheme))
+    let bits = if scheme.value == QuantValue::Q8S { 8 } else { 4 };
+    let per_word = 32 / bits;
+    let mut words = Vec::with_capacity(values.len() / per_word + scales.len());
+    words.extend(values.chunks_exact(per_word).map(|values| {
+        let low = |value: &i8| u32::from(value.cast_unsigned()) & ((1 << bits) - 1);
+        values.iter().rev().fold(0u32, |word, value| word << bits | low(value))
+    }));
+    drop(values);
+    words.extend(scales.iter().map(|scale| scale.to_bits()));
+    TensorData::from_bytes(Bytes::from_elems(words), [d_in, d_out], DeviceDType::QFloat(scheme))
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ const MAX_ENTRIES: u64 = 1 << 16;
 const MAX_TENSORS: u64 = 1 << 16;
 /// Most dimensions (`GGML_MAX_DIMS`).
 const MAX_DIMS: u32 = 4;
-/// Bytes of the first read; grows fourfold until the header is whole.
+/// Bytes of the first read; further ones double what is there until the header is whole.
 const FIRST_READ: u64 = 64 << 10;
 
 /// What a file says before its data.
@@ -73,16 +73,20 @@ pub(super) const fn type_id(dtype: DType) -> u32 {
 pub async fn read_header(source: &impl ByteSource) -> Result<Header> {
     let size = source.len();
     let limit = size.min(MAX_HEADER);
-    let mut window = FIRST_READ;
+    let mut bytes = source.read(0, FIRST_READ.min(limit) as usize).await?;
     loop {
-        let bytes = source.read(0, window.min(limit) as usize).await?;
+        let there = bytes.len() as u64;
         match parse(&bytes, size) {
             Ok(header) => return Ok(header),
             Err(Stop::Bad(error)) => return Err(error),
-            Err(Stop::Short) if window >= limit => {
+            Err(Stop::Short) if there >= limit => {
                 return Err(Error::model(format!("the header of a GGUF file of {size} bytes is cut")));
             }
-            Err(Stop::Short) => window *= 4,
+            Err(Stop::Short) => {
+                let more = there.min(limit - there) as usize;
+                bytes.reserve_exact(more);
+                bytes.extend(source.read(there, more).await?);
+            }
         }
     }
 }
@@ -196,12 +200,15 @@ struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// The next `len` bytes; [`Stop::Bad`] at once where the whole file cannot have them.
     fn take(&mut self, len: u64) -> Result<&'a [u8], Stop> {
-        if len > self.size.min(MAX_HEADER).saturating_sub(self.at as u64) {
+        if len > self.size.saturating_sub(self.at as u64) {
             return Err(Error::model(format!(
                 "{len} bytes of header at offset {} leave the file of {} bytes",
                 self.at, self.size
             ))
             .into());
+        }
+        if len > MAX_HEADER.saturating_sub(self.at as u64) {
+            return Err(Error::model(format!("a GGUF header of more than {MAX_HEADER} bytes")).into());
         }
         let end = self.at + len as usize;
         let bytes = self.bytes.get(self.at..end).ok_or(Stop::Short)?;

@@ -1,6 +1,7 @@
 //! Checkpoint to module, tensor by tensor: the model never lies whole in host memory.
 //!
-//! Peak host memory is one stored tensor and its decoded copy.
+//! Peak host memory is what the largest tensor takes on the way ([`host_bytes`](super::device::host_bytes)) and, on a
+//! GPU, [`QUEUED`] bytes that it has not taken yet.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -9,10 +10,14 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::checkpoint::Checkpoint;
-use super::device::{decoded_linear, linear, matrix, vector};
+use super::device::{decoded_linear, device_bytes, linear, matrix, vector};
 use super::report::LoadReport;
 use super::source::ByteSource;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+
+/// Device bytes of tensors that may wait in host memory. A GPU's queue keeps them until as many kernels are
+/// waiting as one submission holds, which at loading are dozens of tensors.
+pub const QUEUED: u64 = 16 << 20;
 
 /// How a parameter is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +161,7 @@ pub async fn load<M: Module, S: ByteSource>(
     let report = LoadReport::compare(&wanted, checkpoint.tensors()).complete()?;
     let size = |name: &str| checkpoint.info(name).map_or(0, |info| info.len);
     let total = parameters.iter().map(|parameter| size(&parameter.name)).sum();
-    let mut done = 0;
+    let (mut done, mut queued) = (0, 0);
     let mut tensors: HashMap<String, Box<dyn Any>> = HashMap::with_capacity(parameters.len());
     for Stored { name, storage, .. } in parameters {
         let (info, bytes) = checkpoint.read(&name).await.context(|| format!("tensor {name}"))?;
@@ -167,8 +172,25 @@ pub async fn load<M: Module, S: ByteSource>(
             Storage::Linear => Box::new(decoded_linear(&info, &bytes, device)?),
         };
         done += size(&name);
+        queued += match precision {
+            Precision::Stored => device_bytes(&info, storage)[0],
+            Precision::Full => 4 * info.values() as u64,
+        };
+        if queued >= QUEUED {
+            flush(device)?;
+            queued = 0;
+        }
         tensors.insert(name, tensor);
         progress(done, total).await?;
     }
+    flush(device)?;
     Ok((module.map(&mut Fill { path: Vec::new(), tensors }), report))
+}
+
+/// Hands the device what waits for it. In a browser that frees the memory it took; native queues keep a copy until it
+/// has arrived.
+fn flush(device: &Device) -> Result<()> {
+    device
+        .flush()
+        .map_err(|error| Error::device("the device takes no weights").with_source(error.to_string()))
 }

@@ -104,18 +104,32 @@ fn blocks(dtype: DType, bytes: &[u8], values: &mut Vec<f32>, decode: fn(&[u8], &
     bytes.chunks_exact(dtype.block_bytes()).for_each(|block| decode(block, values));
 }
 
-/// Values as signed bytes with one f32 scale a block of 32, `d = max|x| / 127`, `q = round(x / d)`: an
-/// error of at most half a step, 0.4 % of the block's largest value.
-pub(super) fn to_bytes(values: &[f32]) -> (Vec<i8>, Vec<f32>) {
-    let mut bytes = Vec::with_capacity(values.len());
-    let scales = values.chunks_exact(BLOCK).map(|block| {
-        let scale = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs())) / 127.0;
-        let inverse = inverse(scale);
-        bytes.extend(block.iter().map(|value| (value * inverse).round() as i8));
-        scale
-    });
-    let scales = scales.collect();
-    (bytes, scales)
+/// All values of a tensor as signed bytes with one f32 scale a block of 32, `d = max|x| / 127`,
+/// `q = round(x / d)`: an error of at most half a step, 0.4 % of the block's largest value.
+///
+/// One block is decoded at a time, so that the values never lie in memory as f32.
+///
+/// # Errors
+/// As [`decode_f32`].
+pub(super) fn to_bytes(info: &TensorInfo, bytes: &[u8]) -> Result<(Vec<i8>, Vec<f32>)> {
+    check_len(info, bytes)?;
+    let blocks = info.values() / BLOCK;
+    let (mut whole, mut scales) = (Vec::with_capacity(blocks * BLOCK), Vec::with_capacity(blocks));
+    let mut values = Vec::with_capacity(info.dtype.block_len());
+    for stored in bytes.chunks_exact(info.dtype.block_bytes()) {
+        values.clear();
+        decode_into(info.dtype, stored, &mut values);
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(not_finite(info));
+        }
+        for block in values.chunks_exact(BLOCK) {
+            let scale = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs())) / 127.0;
+            let inverse = inverse(scale);
+            whole.extend(block.iter().map(|value| (value * inverse).round() as i8));
+            scales.push(scale);
+        }
+    }
+    Ok((whole, scales))
 }
 
 /// `d = max|x| / 127`, `q = round(x / d)` with halves away from zero.

@@ -33,6 +33,8 @@ const ELEMENTS = [
 ];
 /** What the answers of a device may be off the native ones, in probability. */
 const LARGEST_DIFFERENCE = { cpu: 1e-5, gpu: 2e-3 };
+/** What the wasm heap may take where the weights lie on a GPU. */
+const LARGEST_HEAP = 256e6;
 /** What may hold the page while a model is loaded; tasks of more than 50 ms are known. */
 const LONGEST_TASK_MS = 100;
 
@@ -132,6 +134,10 @@ if (devices.length > 0) {
     row(`Chromium, ${device === 'gpu' ? 'WebGPU' : 'CPU'}`, figures);
     if (figures.longest >= LONGEST_TASK_MS) {
       console.error(`${device}: a task held the page for ${figures.longest.toFixed(0)} ms, expected less than ${LONGEST_TASK_MS}`);
+      process.exitCode = 1;
+    }
+    if (device === 'gpu' && figures.memory >= LARGEST_HEAP) {
+      console.error(`${device}: the wasm heap takes ${megabytes(figures.memory)} MB, expected less than ${megabytes(LARGEST_HEAP)}`);
       process.exitCode = 1;
     }
     const apart = result && difference(result, native.result);

@@ -1,15 +1,12 @@
 // Downloads over a network that misbehaves: each ends in the right state with the right words, and the next try works.
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, test } from 'node:test';
-import { launch, serve } from './harness.mjs';
+import { test } from 'node:test';
 import {
   as,
   cut,
   drip,
-  embed,
-  forget,
+  endlessly,
   load,
-  misbehave,
   promise,
   putModel,
   sha256,
@@ -18,21 +15,10 @@ import {
   status,
   stored,
   weights,
+  wild,
 } from './misbehaving.mjs';
 
-let browser, site, server, page;
-before(async () => {
-  site = await serve('mock');
-  server = await misbehave(site);
-  browser = await launch({ webgpu: false });
-  ({ page } = await embed(browser, server));
-});
-beforeEach(() => forget(page));
-after(async () => {
-  await browser?.close();
-  await server?.close();
-  await site?.close();
-});
+const { browser, server, page } = await wild();
 
 const ranges = (path) => server.asked(path).map(({ range }) => range);
 
@@ -105,6 +91,14 @@ test('a connection that stalls is given up, and what it brought is kept', async 
   assert.match(failed.message, /^model\.gguf: nothing arrived for 0\.4 s \(after 3 tries\)$/);
   assert.equal((await load(page, address)).code, undefined);
   assert.equal(ranges(path).at(-1), 'bytes=600000-');
+});
+
+test('a connection that brings everything and does not end is not asked twice', async () => {
+  const pair = ['/wild/endless/d.gguf', '/wild/endless/mmproj-d.gguf'];
+  for (const name of ['d', 'mmproj-d']) server.put(`endless/${name}.gguf`, weights(300_000), { next: [endlessly] });
+  const { code, message, bytes } = await load(page, pair);
+  assert.deepEqual([code, bytes], [undefined, 600_000], message);
+  assert.deepEqual(ranges('endless/d.gguf'), [null]);
 });
 
 test('slow bytes are no stall', async () => {
@@ -256,6 +250,21 @@ test('an origin that the policy forbids is named', async () => {
     failed.message,
     'manifest.json: the policy of this site does not let the downloader connect to http://127.0.0.1:9, or to a place it redirects to',
   );
+});
+
+test('a large model that its headers rule out is not fetched', async () => {
+  const pair = (name) => [`/wild/first/${name}.gguf`, `/wild/first/mmproj-${name}.gguf`];
+  const body = Buffer.alloc(40 << 20, 3);
+  for (const path of [...pair('unfit'), ...pair('fits')]) server.put(path.slice('/wild/'.length), body);
+  const refused = await load(page, pair('unfit'));
+  assert.equal(refused.code, 'unsupported');
+  assert.match(refused.message, /^unfit: on the CPU it takes 9\.0 GB of the 3\.2 GB that a tab can hold$/);
+  const sent = server.asked('first/unfit.gguf').reduce((sum, { sent }) => sum + sent, 0);
+  assert.ok(sent < 10_000, `${sent} bytes`);
+  assert.equal((await load(page, pair('fits'))).bytes, 80 << 20);
+  for (const path of pair('unfit')) server.put(path.slice('/wild/'.length), body, { ranges: false });
+  const unseen = await load(page, pair('unfit'));
+  assert.equal(unseen.bytes, 80 << 20, 'a server that sends no parts is asked for the whole');
 });
 
 test('a forbidden redirection is named, and another failure of that server is not taken for it', async () => {

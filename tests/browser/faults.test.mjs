@@ -118,6 +118,18 @@ for (const name of ['gpu-fails', 'gpu-crashes']) {
   });
 }
 
+test('where the GPU and the CPU fail, the page is told of both', async () => {
+  const { page, context } = await open('/?device=cpu');
+  const failed = await page.evaluate(async () => {
+    const { Evaluator } = await import('/imatch.js');
+    const loading = Evaluator.load({ model: '/models/both-fail/manifest.json', software: true });
+    return loading.catch(({ code, message, device }) => ({ code, message, device }));
+  });
+  const message = 'pretended failure on cpu; before that, the GPU was tried and failed (pretended failure on gpu)';
+  assert.deepEqual(failed, { code: 'self_test', message, device: 'cpu' });
+  await context.close();
+});
+
 test('a GPU chosen by hand that fails its self-test is not replaced behind the back', async () => {
   const { page, context } = await open(`${model('gpu-fails')}&device=gpu`);
   assert.match(await text(page, 'problem'), /^This device computes wrong results/);

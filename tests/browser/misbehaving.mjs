@@ -1,7 +1,9 @@
 // A server in front of a built page that also serves files of its own, and misbehaves with them when told to.
 import { createHash } from 'node:crypto';
 import { createServer, request as forward } from 'node:http';
+import { after, beforeEach } from 'node:test';
 import { gzipSync } from 'node:zlib';
+import { launch, serve } from './harness.mjs';
 
 /** Patience for tests: three tries within a second. */
 export const HASTY = { attempts: 3, backoffMs: 10, longestBackoffMs: 40, stallMs: 400 };
@@ -27,6 +29,14 @@ export const silently = (after) => (answer) => {
   delete answer.headers['Content-Length'];
   answer.send(after, () => answer.response.end());
 };
+/** Sends everything without having said how much it is, and does not end. */
+export const endlessly = (answer) => {
+  delete answer.headers['Content-Length'];
+  answer.send(Infinity, () => undefined);
+};
+/** Answers with a page, as if that was what was asked for. */
+export const webPage = ({ response }) =>
+  response.writeHead(200, { 'Content-Type': 'text/html; charset=utf-8', ETag: '"page"' }).end(BLANK);
 /** Answers for another version. */
 export const as = (etag) => (answer) => {
   answer.headers.ETag = etag;
@@ -183,6 +193,21 @@ export function putModel(server, name, { bytes = weights(2_000_000), manifest = 
   server.put(`${name}/manifest.json`, JSON.stringify({ name, files, ...manifest }));
   server.put(`${name}/model.gguf`, bytes, options);
   return { address: `/wild/${name}/manifest.json`, path: `${name}/model.gguf`, bytes };
+}
+
+/** A misbehaving server and a page of it for the tests of one file, each of which starts with an empty store. */
+export async function wild() {
+  const site = await serve('mock');
+  const server = await misbehave(site);
+  const browser = await launch({ webgpu: false });
+  const { page } = await embed(browser, server);
+  beforeEach(() => forget(page));
+  after(async () => {
+    await browser.close();
+    await server.close();
+    await site.close();
+  });
+  return { browser, server, page };
 }
 
 /** A page of a new context that imports from the server what embedders import. */

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { KINDS, launch, serve, visit } from './harness.mjs';
-import { embed, misbehave } from './misbehaving.mjs';
+import { embed, load, misbehave } from './misbehaving.mjs';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const PICTURE = `${ROOT}tests/golden/qwen3_vl_cases/wide.png`;
@@ -90,6 +90,35 @@ if (KINDS.includes('real'))
         const again = server.log.slice(stored).filter(({ path, method }) => path.endsWith('.gguf') && method === 'GET');
         assert.deepEqual(again, [], 'the pair came from the store');
         await page.close();
+      });
+
+    for (const [what, position] of [
+      ['header, which the engine stumbles over', 40],
+      ['weights, which look like any others', 60_000],
+    ])
+      test(`a stored pair that rotted in its ${what}, is told by its digest`, { timeout: 300_000 }, async () => {
+        const { page, context } = await embed(browser, server);
+        const model = PAIR.map((name) => `/wild/pair/${name}`);
+        assert.equal((await load(page, model)).code, undefined);
+        const rotted = await page.evaluate(async (position) => {
+          const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('imatch');
+          let found = 0;
+          for await (const [name, handle] of folder.entries()) {
+            const record = name.includes('.') ? null : await folder.getFileHandle(`${name}.json`);
+            if (record === null || /mmproj/.test(await (await record.getFile()).text())) continue;
+            const writable = await handle.createWritable({ keepExistingData: true });
+            await writable.write({ type: 'write', position, data: new Uint8Array([0x0f, 0x1e, 0x2d]) });
+            await writable.close();
+            found += 1;
+          }
+          return found;
+        }, position);
+        assert.equal(rotted, 1);
+        const { code, message } = await load(page, model);
+        const removed = 'the stored copy was damaged and has been removed; loading again fetches it anew';
+        assert.deepEqual([code, message], ['integrity', `${PAIR[0]}: ${removed}`]);
+        assert.equal((await load(page, model)).code, undefined);
+        await context.close();
       });
 
     for (const name of ['qwen3_vl_untied', 'internvl_qwen2_original', 'internvl_qwen3'])

@@ -84,6 +84,26 @@ for (const [word, code, message] of [
     assert.equal(closed, true);
   });
 
+test('a fresh start ends with its evaluator', async () => {
+  const { page } = await blank(browser, site);
+  const { outcome, loading, ending } = await page.evaluate(async () => {
+    const { Evaluator } = await import('/imatch.js');
+    const started = performance.now();
+    const evaluator = await Evaluator.load({ model: '/models/slow/manifest.json', device: 'cpu' });
+    const loading = performance.now() - started;
+    const picture = await evaluator.open(await (await fetch('/samples/four-triangles.png')).blob());
+    const lost = picture.score({ prompt: 'a blue star !lost-once', elements: [] }).catch(({ message }) => message);
+    // It is lost within milliseconds, and starting takes seconds.
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const disposed = performance.now();
+    await evaluator.dispose();
+    return { outcome: await lost, loading, ending: performance.now() - disposed };
+  });
+  assert.match(outcome, /^the device was lost: .*; starting afresh failed: stopped on request$/);
+  assert.ok(ending < loading / 2, `${ending} ms, loading took ${loading}`);
+  await page.close();
+});
+
 test('what will fit is said plainly', async () => {
   const { page } = await blank(browser, site);
   const [small, wide, huge, none] = await page.evaluate(async () => {

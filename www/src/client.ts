@@ -4,9 +4,9 @@
  * worker that downloads.
  */
 import { Connection } from './connection';
-import { ImatchError } from './error';
+import { ImatchError, aborted } from './error';
 import { fromFiles } from './given';
-import { askDownloader, gather, sourceOf, type Gathered, type Kept, type SourceOptions } from './models';
+import { askDownloader, sourceOf, type Gathered, type Kept, type SourceOptions } from './models';
 import type {
   Device,
   DeviceChoice,
@@ -20,7 +20,8 @@ import type {
   ScoreResult,
   ScorerCalls,
 } from './protocol';
-import { Recovery, type Scorer } from './recovery';
+import { Recovery } from './recovery';
+import { connect, start } from './start';
 
 export { ImatchError } from './error';
 export { fit, type Fit } from './fit';
@@ -93,8 +94,16 @@ export class Evaluator {
   static async load(options: LoadOptions): Promise<Evaluator> {
     const { gathered, scorer } = await start(options);
     const { signal, onProgress, ...later } = options;
-    const restart = async () => (await start(later, gathered)).scorer;
-    const policy = await askDownloader('policy', { script: scorer.loaded.script }).catch(() => false);
+    const restart = async (signal: AbortSignal) => {
+      // What was sound when it was loaded may not be so any more.
+      const known = { ...gathered, unchecked: gathered.origin !== null };
+      return (await start({ ...later, signal }, known)).scorer;
+    };
+    const policy = await askDownloader('policy', { script: scorer.loaded.script }, { signal }).catch(() => false);
+    if (signal?.aborted) {
+      scorer.connection.close();
+      throw aborted();
+    }
     return new Evaluator(new Recovery(scorer, restart), gathered, policy);
   }
 
@@ -210,55 +219,4 @@ async function show(
   });
   const { id, value } = connection.askWithId('open', { bytes }, { signal, transfer: [bytes] });
   return { ...(await value), connection, id };
-}
-
-/** Gathers the files, unless that was done before, and starts a scorer with them. */
-async function start(options: LoadOptions, known?: Gathered): Promise<{ gathered: Gathered; scorer: Scorer }> {
-  const choice = options.device ?? 'auto';
-  let gathered = known;
-  const once = async () => (gathered ??= await gather(options, options));
-  try {
-    const scorer = await startOn(choice, options, once);
-    return { gathered: await once(), scorer };
-  } catch (error) {
-    if (choice === 'auto' && error instanceof ImatchError && failedOnGpu(error)) {
-      const scorer = await startOn('cpu', options, once);
-      const reason = `the GPU was tried and failed (${error.message})`;
-      return { gathered: await once(), scorer: { ...scorer, loaded: { ...scorer.loaded, reason } } };
-    }
-    throw await rechecked(error, gathered);
-  }
-}
-
-async function startOn(
-  device: DeviceChoice,
-  { software = false, signal, onProgress }: LoadOptions,
-  gathered: () => Promise<Gathered>,
-): Promise<Scorer> {
-  const connection = connect();
-  try {
-    await connection.ask('start', { device, software }, { signal, onProgress });
-    const { name, files } = await gathered();
-    return { connection, loaded: await connection.ask('load', { name, files }, { signal, onProgress }) };
-  } catch (error) {
-    connection.close();
-    throw error;
-  }
-}
-
-/** Where the engine found stored files damaged, they are removed, so that the next try fetches them anew. */
-async function rechecked(error: unknown, gathered: Gathered | undefined): Promise<unknown> {
-  if (error instanceof ImatchError && error.code === 'integrity' && gathered?.origin) {
-    await askDownloader('recheck', gathered.origin).catch(() => undefined);
-  }
-  return error;
-}
-
-/** Failures that speak of the GPU and not of the model, the network or a request to stop. */
-function failedOnGpu({ code, device }: ImatchError): boolean {
-  return device === 'gpu' && ['device', 'device_lost', 'out_of_memory', 'self_test', 'internal'].includes(code);
-}
-
-function connect(): Connection<ScorerCalls> {
-  return new Connection(new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' }));
 }

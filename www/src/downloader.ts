@@ -10,11 +10,12 @@ import type { DownloaderCalls } from './protocol';
 import { serve } from './worker/jobs';
 
 serve<DownloaderCalls>({
-  download: (origin, { signal, onProgress }) => download(origin, { patience: origin.patience, signal, onProgress }),
+  download: ({ planned, ...origin }, { signal, onProgress }) =>
+    download(origin, { patience: origin.patience, signal, onProgress }, planned),
   async examine({ port, ...origin }, { signal }) {
-    const { name, files, read } = await examine(origin, { patience: origin.patience, signal });
+    const { name, files, missing, planned, read } = await examine(origin, { patience: origin.patience, signal });
     answerReads(port, read);
-    return { name, files };
+    return { name, files, missing, planned };
   },
   recheck: (origin, { signal }) => recheck(origin, signal),
   list: () => list(),
@@ -26,9 +27,17 @@ serve<DownloaderCalls>({
   policy: ({ script }, { signal }) => hasPolicy(script, signal),
 });
 
+/** How long the answer about a policy is waited for; the model is ready by then. */
+const POLICY_MS = 5000;
+
 /** Whether the server sends a script with a policy, as the page's own does not bind a worker. */
-async function hasPolicy(script: string, signal: AbortSignal): Promise<boolean> {
-  const response = await fetch(script, { method: 'HEAD', signal }).catch(() => null);
+async function hasPolicy(script: string, stop: AbortSignal): Promise<boolean> {
+  const late = new AbortController();
+  const end = () => late.abort();
+  const timer = setTimeout(end, POLICY_MS);
+  stop.addEventListener('abort', end, { once: true });
+  const response = await fetch(script, { method: 'HEAD', signal: late.signal }).catch(() => null);
+  clearTimeout(timer);
   const policy = response?.headers.get('Content-Security-Policy') ?? '';
   return /connect-src 'self'(;|$)/.test(policy);
 }

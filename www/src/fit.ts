@@ -24,21 +24,29 @@ export function fit(inspection: Inspection, report: ProbeReport): Fit {
       sentence: `${name} fits the GPU’s limits and takes about ${size(needs.gpu)} of its memory.`,
     };
   }
-  const cpu = needs.cpu + host;
-  if (cpu <= TAB_BYTES) {
-    return { device: 'cpu', sentence: `${name} will run on the CPU with about ${size(cpu)} of memory: ${lack}.` };
+  const tooMuch = cpuLack(inspection);
+  if (tooMuch === null) {
+    const cpu = size(needs.cpu + host);
+    return { device: 'cpu', sentence: `${name} will run on the CPU with about ${cpu} of memory: ${lack}.` };
   }
   const advice =
     inspection.quantization === 'q4_0' ? 'A smaller model would fit' : 'A smaller quantisation, such as q4_0, may fit';
   return {
     device: null,
-    sentence: `${name} does not fit: ${lack}, and on the CPU it takes ${size(cpu)} of the ${size(TAB_BYTES)} that a tab can hold. ${advice}.`,
+    sentence: `${name} does not fit: ${lack}, and ${tooMuch}. ${advice}.`,
   };
 }
 
-function gpuLack(
+/** Why a model cannot run on the CPU of a browser; null where it can. */
+export function cpuLack({ device_bytes: needs, host_bytes: host }: Inspection): string | null {
+  const bytes = needs.cpu + host;
+  return bytes <= TAB_BYTES ? null : `on the CPU it takes ${size(bytes)} of the ${size(TAB_BYTES)} that a tab can hold`;
+}
+
+/** Why a model cannot run on an adapter; null where it can, as far as the adapter tells. */
+export function gpuLack(
   { largest_binding_bytes: largest, host_bytes: host }: Inspection,
-  { adapter }: ProbeReport,
+  { adapter }: Pick<ProbeReport, 'adapter'>,
 ): string | null {
   if (host > TAB_BYTES) return `${size(host)} of it stay outside the GPU, and a tab can hold ${size(TAB_BYTES)}`;
   const { maxStorageBufferBindingSize = 0, maxBufferSize = 0 } = adapter?.limits ?? {};

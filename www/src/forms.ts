@@ -27,6 +27,8 @@ const TOKENIZER = 'tokenizer.json';
 const SCORING = 'imatch.json';
 const WEIGHTS = 'model.safetensors';
 const INDEX = 'model.safetensors.index.json';
+/** Where the chat template may be, as the crate looks for it: it tells checkpoints that think before they answer. */
+const TEMPLATES = ['chat_template.jinja', 'chat_template.json', 'tokenizer_config.json'];
 
 /** Most files of a model, as the crate's manifest has it. */
 const MAX_FILES = 1000;
@@ -50,6 +52,12 @@ export async function huggingFace(read: ReadText): Promise<Contents> {
   for (const name of [SCORING, INDEX]) {
     const text = await read(name);
     if (text !== null) texts[name] = text;
+  }
+  for (const name of SCORING in texts ? [] : TEMPLATES) {
+    const text = await read(name);
+    if (text === null) continue;
+    texts[name] = text;
+    break;
   }
   const index = texts[INDEX];
   const weights = index === undefined ? [WEIGHTS] : shards(index);

@@ -40,6 +40,8 @@ export interface Gathered {
   readonly name: string;
   readonly files: readonly NamedBlob[];
   readonly kept: Kept;
+  /** Whether files were stored before, and have not been hashed since. */
+  readonly unchecked: boolean;
   /** null where the files were given. */
   readonly origin: Origin | null;
 }
@@ -80,18 +82,23 @@ export function askDownloader<K extends keyof DownloaderCalls & string>(
 }
 
 /** The files of a model, downloaded where they are named by address. */
-export async function gather(options: SourceOptions, { signal, onProgress }: AskOptions): Promise<Gathered> {
+export async function gather(
+  options: SourceOptions,
+  { signal, onProgress, planned }: AskOptions & { readonly planned?: number | undefined },
+): Promise<Gathered> {
   const { origin, given } = sourceOf(options);
   if (origin === null) {
-    return { ...(await fromFiles(given)), origin, kept: { kind: 'files', reason: null, persisted: null } };
+    const kept: Kept = { kind: 'files', reason: null, persisted: null };
+    return { ...(await fromFiles(given)), origin, unchecked: false, kept };
   }
   let persisted: Promise<boolean> | null = null;
   const watch = (progress: Progress) => {
     if (progress.stage === 'download' && progress.total > PERSIST_BYTES) persisted ??= askToPersist();
     onProgress?.(progress);
   };
-  const { name, files, storage, reason }: Downloaded = await askDownloader('download', origin, { signal, onProgress: watch });
-  return { name, files, origin, kept: { kind: storage, reason, persisted: await persisted } };
+  const downloaded: Downloaded = await askDownloader('download', { ...origin, planned }, { signal, onProgress: watch });
+  const { name, files, unchecked, storage, reason } = downloaded;
+  return { name, files, unchecked, origin, kept: { kind: storage, reason, persisted: await persisted } };
 }
 
 type Source = { readonly origin: Origin; readonly given: null } | { readonly origin: null; readonly given: File[] };

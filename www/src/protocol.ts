@@ -96,9 +96,11 @@ export interface Chosen {
   readonly device: Device;
   /** Why the GPU is not used, in plain words; null where it is. */
   readonly reason: string | null;
+  /** What the browser offered; null where it was not asked or had nothing. */
+  readonly adapter: AdapterReport | null;
 }
 
-export interface Loaded extends Chosen {
+export interface Loaded extends Omit<Chosen, 'adapter'> {
   readonly info: EngineInfo;
   /** Bytes of the model's files. */
   readonly bytes: number;
@@ -167,6 +169,8 @@ export interface Downloaded {
   /** What the model is called where its files do not say. */
   readonly name: string;
   readonly files: readonly NamedBlob[];
+  /** Whether some were stored before; their digests are those of then, and `recheck` says whether they still hold. */
+  readonly unchecked: boolean;
   readonly storage: StorageKind;
   /** Why the files are not in the origin private file system; null where they are, or where another was asked for. */
   readonly reason: string | null;
@@ -271,11 +275,19 @@ export type ScorerCalls = {
 };
 
 export type DownloaderCalls = {
-  download: { ask: Origin; answer: Downloaded };
+  /** `planned`: what `examine` gave, so that the servers are not asked twice. */
+  download: { ask: Origin & { readonly planned?: number | undefined }; answer: Downloaded };
   /** A model's name, and names and sizes of its files; ranges are then read over `port` until it is closed. */
   examine: {
     ask: Origin & { readonly port: MessagePort };
-    answer: { readonly name: string; readonly files: readonly ModelFile[] };
+    answer: {
+      readonly name: string;
+      readonly files: readonly ModelFile[];
+      /** Bytes that the browser does not keep. */
+      readonly missing: number;
+      /** For `download`. */
+      readonly planned: number;
+    };
   };
   /** Compares the stored files of a model with their SHA-256 and forgets those that differ; gives their names. */
   recheck: { ask: Origin; answer: readonly string[] };

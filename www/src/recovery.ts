@@ -1,6 +1,9 @@
 import type { Connection } from './connection';
 import { ImatchError, messageOf, unlessAborted } from './error';
-import type { Loaded, ScorerCalls } from './protocol';
+import type { Loaded, PlainError, ScorerCalls } from './protocol';
+
+/** How long the memory of a device is waited for to be freed, before the worker that holds it is ended. */
+const DISPOSE_MS = 2000;
 
 /** A scorer with a model on a device. */
 export interface Scorer {
@@ -14,12 +17,13 @@ export interface Scorer {
  * model; requests that were lost together share it. What fails a second time fails.
  */
 export class Recovery {
-  readonly #restart: () => Promise<Scorer>;
+  readonly #restart: (signal: AbortSignal) => Promise<Scorer>;
+  readonly #end = new AbortController();
   #scorer: Scorer;
   #restarting: Promise<Scorer> | null = null;
   #disposed = false;
 
-  constructor(scorer: Scorer, restart: () => Promise<Scorer>) {
+  constructor(scorer: Scorer, restart: (signal: AbortSignal) => Promise<Scorer>) {
     this.#scorer = scorer;
     this.#restart = restart;
   }
@@ -53,9 +57,14 @@ export class Recovery {
   async dispose(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#end.abort();
     const { connection } = this.#scorer;
-    await connection.ask('dispose', {}).catch(() => undefined);
-    connection.close();
+    // A device that hangs answers nothing any more.
+    const late = new Promise<PlainError>((resolve) =>
+      setTimeout(resolve, DISPOSE_MS, { code: 'aborted', message: 'the evaluator was disposed' }),
+    );
+    const freed = connection.ask('dispose', {}).catch(() => null);
+    connection.close((await Promise.race([freed, late])) ?? undefined);
   }
 
   #isLoss(error: unknown, { connection }: Scorer): error is ImatchError {
@@ -71,7 +80,7 @@ export class Recovery {
   }
 
   async #fresh(cause: ImatchError): Promise<Scorer> {
-    const scorer = await this.#restart().catch((error: unknown) => {
+    const scorer = await this.#restart(this.#end.signal).catch((error: unknown) => {
       const message = `${cause.message}; starting afresh failed: ${messageOf(error)}`;
       throw new ImatchError({ code: cause.code, message });
     });

@@ -82,8 +82,8 @@ const FAILURES: Record<ErrorCode, Explanation> = {
     advice:
       'Their size or checksum differs, so nothing is scored with them. Score again to fetch damaged files anew, or change the model.',
   },
-  unsupported: { title: 'This cannot be done here', advice: 'A recent Chrome, Edge, Firefox or Safari is needed.' },
-  io: { title: 'A file could not be read', advice: 'Choose it again.' },
+  unsupported: { title: 'This cannot be done here', advice: 'A recent browser, a GPU or another model may do it.' },
+  io: { title: 'A file could not be read', advice: 'Choose it again; a stored model is fetched again by scoring again.' },
   network: { title: 'The model could not be fetched', advice: 'Check the connection, then score again.' },
   quota: {
     title: 'There is not enough room for the model',

@@ -16,7 +16,7 @@ declare const self: DedicatedWorkerGlobalScope;
 
 let engine: Engine | null = null;
 let program: Promise<unknown> | null = null;
-let chosen: (Chosen & { readonly deviceName: string }) | null = null;
+let chosen: (Omit<Chosen, 'adapter'> & { readonly deviceName: string }) | null = null;
 /** The device that is being started, for the report of a crash. */
 let starting: Device | undefined;
 let queue: Promise<unknown> = Promise.resolve();
@@ -34,7 +34,7 @@ serve<ScorerCalls>(
     dispose: (_, job) => inTurn(job, async () => dispose()),
   },
   // A picture whose opening is stopped too late is closed again, as nobody can name it any more.
-  { onLateAbort: close, onThrown: (thrown) => isTrap(thrown) && crash(thrown) },
+  { onLateAbort: close, onThrown: (thrown) => (isTrap(thrown) && crash(thrown)) || (isCutOff(thrown) && end(thrown)) },
 );
 // A panic inside a future of the wasm module surfaces here and nowhere else: its promise never settles.
 self.addEventListener('error', (event) => crash(event.error ?? event.message));
@@ -60,7 +60,7 @@ async function start({ device: choice, software }: ScorerCalls['start']['ask'], 
   startProgram().catch(() => undefined);
   const reason = report === null ? 'the CPU was chosen' : report.reason;
   chosen = { device: report?.device ?? 'cpu', reason, deviceName };
-  return { device: chosen.device, reason };
+  return { device: chosen.device, reason, adapter: report?.adapter ?? null };
 }
 
 async function load({ name, files }: ScorerCalls['load']['ask'], job: Job): Promise<Loaded> {
@@ -105,6 +105,8 @@ async function examine(ask: ScorerCalls['inspect']['ask']): Promise<Inspection> 
     return await inspect({ files, name: ask.name, read: reader.read });
   } catch (thrown) {
     throw reader.failure ?? thrown;
+  } finally {
+    if ('port' in ask) ask.port.close();
   }
 }
 
@@ -173,6 +175,16 @@ function startProgram(): Promise<unknown> {
 /** Whether a thrown value means that the wasm instance can no longer be used: a trap leaves its memory as it was. */
 function isTrap(thrown: unknown): boolean {
   return thrown instanceof WebAssembly.RuntimeError;
+}
+
+/** Whether the files of a loaded model cannot be read any more: no other question would fare better. */
+function isCutOff(thrown: unknown): boolean {
+  return engine !== null && plain(thrown).code === 'io';
+}
+
+function end(thrown: unknown): true {
+  post({ kind: 'crashed', error: plain(thrown) });
+  return true;
 }
 
 function crash(thrown: unknown): true {

@@ -80,7 +80,12 @@ async function score(request) {
 async function measure(page, device, { model, picture, prompt, elements }) {
   const figures = {};
   const outcome = { device, figures };
-  const phase = (name, what, task, argument) => within(LIMITS_S[name], `${device}: ${what}`, page.evaluate(task, argument));
+  const phase = async (name, what, task, argument) => {
+    const started = performance.now();
+    const value = await within(LIMITS_S[name], `${device}: ${what}`, page.evaluate(task, argument));
+    console.error(`${device}: ${what} took ${((performance.now() - started) / 1000).toFixed(0)} s`);
+    return value;
+  };
   const sizes = ({ heap_bytes: memory, device_bytes: bytes }) => Object.assign(figures, { memory, device: bytes });
   try {
     const { info, used, ...loaded } = await phase('load', 'loading', load, { model, device });

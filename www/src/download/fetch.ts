@@ -12,6 +12,7 @@ import {
   endOf,
   isMarked,
   insist,
+  refusePage,
   refused,
   versionOf,
   type Manner,
@@ -42,6 +43,8 @@ export interface Begun {
   readonly version: Version | null;
   /** Remembers the version of a part before its first byte is written; null where the part is no more. */
   remember(version: Version | null): Promise<void>;
+  /** Puts the part in the place of the file. */
+  commit(): Promise<Blob>;
 }
 
 export interface FetchOptions extends Manner {
@@ -81,7 +84,7 @@ class Transfer {
       () => this.#progressed(),
     );
     const sha256 = await this.#check();
-    const blob = await this.#part.commit();
+    const blob = await this.#begun.commit();
     return { blob, sha256, version: this.#version ?? { bytes: blob.size, etag: null, modified: null } };
   }
 
@@ -101,7 +104,7 @@ class Transfer {
   }
 
   async #attempt(): Promise<void> {
-    if (this.#part.bytes > 0 && this.#part.bytes === this.#wanted.bytes) return;
+    if (this.#isWhole()) return;
     const { name, url, bytes, version } = this.#wanted;
     const resuming = this.#part.bytes > 0;
     const exchange = await Exchange.open(url, { headers: this.#conditions() }, this.#options);
@@ -112,12 +115,26 @@ class Transfer {
       const useless = response.status === 416 || (response.status === 206 && !this.#continues(response));
       if (resuming && useless) return await this.#again(exchange);
       if (useless || !response.ok) throw refused(url, response);
+      refusePage(url, response);
       if (version !== null && !agree(version, versionOf(response))) throw new Changed(name);
       if (response.status !== 206) await this.#begin(response);
       await this.#receive(exchange);
     } finally {
       exchange.cancel();
     }
+  }
+
+  /** Whether all is there: as much as was promised, or as the server has of the version that the part is of. */
+  #isWhole(): boolean {
+    const { bytes, version } = this.#wanted;
+    if (this.#part.bytes === 0) return false;
+    if (bytes !== null) return this.#part.bytes === bytes;
+    return (
+      version !== null &&
+      this.#version !== null &&
+      this.#part.bytes === version.bytes &&
+      confirm(this.#version, version)
+    );
   }
 
   /** Asks for what is missing. */

@@ -31,6 +31,9 @@ export class Temporary extends ImatchError {
 /** A server that says no. */
 export class Refused extends ImatchError {}
 
+/** A web page where a file should be. */
+export class Page extends Refused {}
+
 /** A file that is not the one it was when it was asked about. */
 export class Changed extends ImatchError {
   constructor(name: string) {
@@ -198,6 +201,12 @@ export function refused(url: string, { status, headers }: Response): ImatchError
   const message = `${nameOf(url)}: the server answered ${status}`;
   if (!TEMPORARY_STATUS.has(status)) return new Refused({ code: 'network', message });
   return new Temporary(message, retryAfter(headers.get('Retry-After')));
+}
+
+/** Refuses a web page: hosts send one, as if all was well, for what they do not have and while they are closed. */
+export function refusePage(url: string, { ok, headers }: Response): void {
+  if (!ok || !/^text\/html\b/i.test(headers.get('Content-Type') ?? '')) return;
+  throw new Page({ code: 'network', message: `${nameOf(url)}: the server answered with a web page` });
 }
 
 /** The version of a file, from an answer that carries all of it or, as 206, a part. */

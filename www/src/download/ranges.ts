@@ -3,8 +3,8 @@ import { ImatchError } from '../error';
 import type { Read } from '../port';
 import type { ModelFile, Origin } from '../protocol';
 import { openStore } from '../storage';
-import { Exchange, agree, contentRange, insist, refused, versionOf, type Manner, type Version } from './http';
-import { currentPlan } from './library';
+import { Exchange, agree, contentRange, insist, refusePage, refused, versionOf, type Manner, type Version } from './http';
+import { currentPlan, keepPlan } from './library';
 import { kept, sizeOf } from './records';
 import type { Planned } from './resolve';
 
@@ -19,23 +19,30 @@ export interface Examined {
   /** What the model is called where its files do not say. */
   readonly name: string;
   readonly files: readonly ModelFile[];
+  /** Bytes that the browser does not keep. */
+  readonly missing: number;
+  /** For the download that may follow. */
+  readonly planned: number;
   readonly read: Read;
 }
 
 /** The files of a model and a way to read small ranges of them; nothing large is downloaded. */
 export async function examine(origin: Origin, manner: Manner): Promise<Examined> {
   const { store } = await openStore(origin.storage);
-  const { plan } = await currentPlan(store, origin, manner);
+  const current = await currentPlan(store, origin, manner);
+  const { plan } = current;
   const readers = new Map<string, Ranged>();
   for (const [name, text] of Object.entries(plan.texts)) readers.set(name, blobRanges(new Blob([text])));
   // Reads go on after the request that began them was answered.
   const later = { ...manner, signal: new AbortController().signal };
+  let missing = 0;
   for (const file of plan.files) {
     const stored = await kept(store, file);
-    readers.set(file.name, stored === null ? await remoteRanges(file, later) : blobRanges(stored.blob));
+    if (stored === null) missing += sizeOf(file) ?? 0;
+    readers.set(file.name, stored === null ? remoteRanges(file, later) : blobRanges(stored.blob));
   }
   const files = [...readers].map(([name, { bytes }]) => ({ name, bytes }));
-  return { name: plan.name, files, read: limited(readers) };
+  return { name: plan.name, files, missing, planned: keepPlan(current), read: limited(readers) };
 }
 
 interface Ranged {
@@ -68,11 +75,9 @@ function blobRanges(blob: Blob): Ranged {
   return { bytes: blob.size, read };
 }
 
-async function remoteRanges(file: Planned, manner: Manner): Promise<Ranged> {
+function remoteRanges(file: Planned, manner: Manner): Ranged {
   const bytes = sizeOf(file);
-  if (bytes === null) {
-    throw new ImatchError({ code: 'unsupported', message: `${file.name}: the server does not say how long it is` });
-  }
+  if (bytes === null) return unmeasured(file);
   let whole: Ranged | null = null;
   let version: Version | null = file.version;
   const fetchRange = async (offset: number, length: number) => {
@@ -81,6 +86,7 @@ async function remoteRanges(file: Planned, manner: Manner): Promise<Ranged> {
     try {
       const { response } = exchange;
       if (!response.ok) throw refused(file.url, response);
+      refusePage(file.url, response);
       const found = versionOf(response);
       if (version !== null && !agree(version, found)) {
         throw new ImatchError({
@@ -103,6 +109,14 @@ async function remoteRanges(file: Planned, manner: Manner): Promise<Ranged> {
   return { bytes, read };
 }
 
+/** A file of which nothing can be read, as its end is not known. */
+function unmeasured({ name }: Planned): Ranged {
+  const read = async () => {
+    throw new ImatchError({ code: 'network', message: `${name}: the server does not say how long it is` });
+  };
+  return { bytes: Number.MAX_SAFE_INTEGER, read };
+}
+
 async function part(exchange: Exchange, name: string, offset: number, length: number): Promise<Uint8Array> {
   const range = contentRange(exchange.response.headers);
   const bytes = await exchange.bytes(MAX_RANGE_BYTES);
@@ -116,7 +130,9 @@ async function part(exchange: Exchange, name: string, offset: number, length: nu
 async function everything(exchange: Exchange, name: string, bytes: number): Promise<Ranged> {
   if (bytes > MAX_WHOLE_BYTES) {
     const message = `${name}: the server sends no parts of files, so it can be looked at only when it is downloaded`;
-    throw new ImatchError({ code: 'unsupported', message });
+    throw new ImatchError({ code: 'network', message });
   }
-  return blobRanges(new Blob([await exchange.bytes(MAX_WHOLE_BYTES)]));
+  const blob = new Blob([await exchange.bytes(MAX_WHOLE_BYTES)]);
+  if (blob.size === bytes) return blobRanges(blob);
+  throw new ImatchError({ code: 'network', message: `${name}: ${blob.size} bytes arrived, expected ${bytes}` });
 }

@@ -15,7 +15,19 @@ import {
 } from '../forms';
 import type { ModelForm } from '../protocol';
 import type { Wanted } from './fetch';
-import { Exchange, Refused, Temporary, insist, nameOf, refused, versionOf, type Manner, type Version } from './http';
+import {
+  Exchange,
+  Page,
+  Refused,
+  Temporary,
+  insist,
+  nameOf,
+  refusePage,
+  refused,
+  versionOf,
+  type Manner,
+  type Version,
+} from './http';
 
 /** A file of a plan. */
 export type Planned = Wanted;
@@ -72,6 +84,7 @@ function answer(url: string, init: RequestInit, manner: Manner): Promise<Respons
     const { response } = exchange;
     const refusal = response.ok ? null : refused(url, response);
     if (refusal instanceof Temporary) throw refusal;
+    refusePage(url, response);
     return response;
   });
 }
@@ -79,7 +92,7 @@ function answer(url: string, init: RequestInit, manner: Manner): Promise<Respons
 /** A converted model or a Hugging Face folder: everything lies beside the one address. */
 async function folder(address: string, manner: Manner): Promise<Plan> {
   const own = nameOf(address);
-  const read = async (name: string) => text(beside(address, name), manner);
+  const read = (name: string) => text(beside(address, name), manner).catch(unlessPage);
   const contents: Contents =
     own === CONFIG
       ? await huggingFace((name) => (name === CONFIG ? required(address, manner) : read(name)))
@@ -125,6 +138,12 @@ async function projector(decoder: string, manner: Manner): Promise<string> {
   throw invalid(`${name}: no mmproj file of a known name lies beside it; give both addresses`);
 }
 
+/** A file that need not be there, from a server that sends a page for whatever is not. */
+function unlessPage(error: unknown): null {
+  if (error instanceof Page) return null;
+  throw error;
+}
+
 function unlessRefused(error: unknown): null {
   if (error instanceof Refused) return null;
   throw error;
@@ -150,6 +169,7 @@ function text(url: string, manner: Manner): Promise<string | null> {
     try {
       if (GONE.has(exchange.response.status)) return null;
       if (!exchange.response.ok) throw refused(url, exchange.response);
+      refusePage(url, exchange.response);
       return new TextDecoder().decode(await exchange.bytes(MAX_TEXT_BYTES));
     } finally {
       exchange.cancel();
@@ -162,11 +182,12 @@ function beside(address: string, name: string): string {
   return new URL(name.split('/').map(encodeURIComponent).join('/'), new URL('.', address)).href;
 }
 
-/** What a manifest calls its model, or the folder's own name. */
+/** What a manifest calls its model; else the folder's name or, at a hub (`NAME/resolve/REVISION/`), the repository's. */
 function titleOf(address: string, { form, texts }: Contents): string {
   const name: unknown =
     form === 'converted' ? (JSON.parse(Object.values(texts)[0] ?? '{}') as { name?: unknown }).name : null;
-  return typeof name === 'string' && name !== '' ? name : nameOf(new URL('.', address).href.replace(/\/$/, ''));
+  if (typeof name === 'string' && name !== '') return name;
+  return nameOf(new URL('.', address).href.replace(/(\/resolve\/[^/]+)?\/$/, ''));
 }
 
 function invalid(message: string): ImatchError {

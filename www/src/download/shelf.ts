@@ -1,5 +1,5 @@
 /** What is stored, seen as models: lists, sizes, removal. */
-import { ImatchError } from '../error';
+import { ImatchError, messageOf } from '../error';
 import type { Origin, StorageUsage, StoredModel } from '../protocol';
 import { allStores, openStore, type Store } from '../storage';
 import { streamed } from '../storage/pieces';
@@ -41,7 +41,7 @@ export async function remove(key: string): Promise<void> {
       await forgetPlan(store, plan);
     });
     if (busy !== null) {
-      throw new ImatchError({ code: 'io', message: `${unused.get(busy)}: it is being downloaded at the moment` });
+      throw new ImatchError({ code: 'io', message: `${unused.get(busy)}: it is being downloaded or checked at the moment` });
     }
   }
 }
@@ -58,7 +58,10 @@ export async function usage(): Promise<StorageUsage> {
   };
 }
 
-/** Hashes the stored files of a model and removes those that are not what they were; gives their names. */
+/**
+ * Hashes the stored files of a model and removes those that are not what they were; gives their names. What is gone
+ * or cannot be read is no damage.
+ */
 export async function recheck({ addresses, storage }: Origin, signal: AbortSignal): Promise<string[]> {
   const { store } = await openStore(storage);
   const plan = await storedPlan(store, addresses);
@@ -66,7 +69,7 @@ export async function recheck({ addresses, storage }: Origin, signal: AbortSigna
   for (const file of plan?.files ?? []) {
     const id = await fileId(file.url);
     await alone(store, id, signal, async () => {
-      if (await isSound(store, id)) return;
+      if (await isSound(store, id, file.name, signal)) return;
       await forget(store, id);
       damaged.push(file.name);
     });
@@ -86,16 +89,25 @@ async function notNeeded(files: readonly Planned[], plans: readonly Plan[]): Pro
   return new Map(await Promise.all(unused.map(async ({ url, name }) => [await fileId(url), name] as const)));
 }
 
-async function isSound(store: Store, id: string): Promise<boolean> {
+async function isSound(store: Store, id: string, name: string, signal: AbortSignal): Promise<boolean> {
   const [blob, record] = await Promise.all([store.file(id), fileRecord(store, id)]);
-  if (blob === null || record === null || record.bytes !== blob.size) return false;
+  if (blob === null || record === null) return true;
+  if (record.bytes !== blob.size) return false;
   const hash = await digest();
-  try {
-    for await (const chunk of streamed(blob)) hash.update(chunk);
-  } catch {
-    return false;
+  for await (const chunk of read(blob, name)) {
+    signal.throwIfAborted();
+    hash.update(chunk);
   }
   return hash.finish() === record.sha256;
+}
+
+async function* read(blob: Blob, name: string): AsyncGenerator<Uint8Array> {
+  try {
+    yield* streamed(blob);
+  } catch (error) {
+    const message = `${name}: the stored copy could not be read: ${messageOf(error)}`;
+    throw new ImatchError({ code: 'io', message });
+  }
 }
 
 async function forget(store: Store, id: string): Promise<void> {

@@ -186,8 +186,13 @@ class OpfsPart implements Part {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#access.flush();
-    this.#access.close();
+    try {
+      this.#access.flush();
+    } catch (error) {
+      throw writeFailure(error);
+    } finally {
+      this.#access.close();
+    }
   }
 
   #flush(): void {
