@@ -1,16 +1,17 @@
 // A model of the shape of Qwen3-VL-2B with random weights, about 1.5 GB of Q4_0 and Q8_0, answers natively and in
 // Chromium: what loading, the first score and a further question cost in time and memory.
 //
-//     scripts/bench full-size [FOLDER] [--native-only] [--device gpu|cpu]
+//     scripts/bench full-size [FOLDER] [--native-only] [--device gpu|cpu] [--layers N] [--elements N]
 //
-// The model is written to FOLDER, target/full-size without one, unless it is there. docs/full-size.md has the figures
-// of a run, and how the answers are compared with transformers.
+// The model is written to FOLDER, target/full-size without one, unless it is there. A GPU that is emulated takes hours
+// for its answers: with --layers the model keeps its widths and has so many layers in decoder and tower, with --elements
+// fewer questions are asked. docs/full-size.md has the figures of a run, and how the answers are compared with transformers.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { CONFIG, PIXELS, writeModel } from './parts/full-size-model.mjs';
+import { PIXELS, configuration, writeModel } from './parts/full-size-model.mjs';
 import { measureNative } from './parts/full-size-native.mjs';
 import { picture } from './parts/picture.mjs';
 import { words } from './parts/vocabulary.mjs';
@@ -20,7 +21,7 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const BINARY = process.env.IMATCH_BINARY ?? join(ROOT, 'target/release/imatch');
 // Short, as a software device takes seconds for each token.
 const PROMPT = 'sunset';
-const ELEMENTS = [
+const ALL_ELEMENTS = [
   'sun',
   'sea',
   'clouds',
@@ -41,13 +42,28 @@ const LONGEST_TASK_MS = 100;
 function options() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { 'native-only': { type: 'boolean', default: false }, device: { type: 'string', multiple: true } },
+    options: {
+      'native-only': { type: 'boolean', default: false },
+      device: { type: 'string', multiple: true },
+      layers: { type: 'string' },
+      elements: { type: 'string', default: String(ALL_ELEMENTS.length) },
+    },
   });
   const devices = values.device ?? ['cpu', 'gpu'];
   const wrong = devices.find((device) => !['cpu', 'gpu'].includes(device));
   if (wrong !== undefined) throw new Error(`--device is ${wrong}, expected cpu or gpu`);
   if (positionals.length > 1) throw new Error(`${positionals.length} folders are named, expected one`);
-  return { folder: positionals[0] ?? join(ROOT, 'target/full-size'), devices: values['native-only'] ? [] : devices };
+  const elements = ALL_ELEMENTS.slice(0, number('elements', values.elements, ALL_ELEMENTS.length));
+  const layers = values.layers === undefined ? undefined : number('layers', values.layers, 28);
+  const name = layers === undefined ? 'full-size' : `full-size-${layers}`;
+  const folder = positionals[0] ?? join(ROOT, 'target', name);
+  return { folder, devices: values['native-only'] ? [] : devices, layers, elements };
+}
+
+function number(name, text, most) {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+  throw new Error(`--${name} is ${text}, expected 1 to ${most}`);
 }
 
 /** What is asked of a model about a picture, and the model's input. */
@@ -70,6 +86,8 @@ function checkLengths({ image, questions }) {
 /** A cell; empty where a phase did not come to an end. */
 const milliseconds = (value) => (Number.isFinite(value) ? value.toFixed(0) : '');
 const megabytes = (value) => (Number.isFinite(value) ? (value / 1e6).toFixed(0) : '');
+const { folder, devices, layers, elements } = options();
+const config = configuration(layers);
 const COLUMNS = {
   'download ms': ({ download }) => milliseconds(download),
   'load ms': ({ load }) => milliseconds(load),
@@ -77,9 +95,9 @@ const COLUMNS = {
   'prefix ms': ({ prefix }) => milliseconds(prefix),
   'overall and 1 ms': ({ one }) => milliseconds(one),
   'first score ms': ({ image, prefix, one }) => milliseconds(image + prefix + one),
-  [`overall and ${ELEMENTS.length} ms`]: ({ nine }) => milliseconds(nine),
+  [`overall and ${elements.length} ms`]: ({ more }) => milliseconds(more),
   // Weights are unpacked once for all questions, so that what a question adds may be less than the noise.
-  'further question ms': ({ one, nine }) => (nine < one ? 'in the noise' : milliseconds((nine - one) / (ELEMENTS.length - 1))),
+  'further question ms': ({ one, more }) => (more < one ? 'in the noise' : milliseconds((more - one) / (elements.length - 1))),
   'peak memory MB': ({ memory }) => megabytes(memory),
   'device MB': ({ device }) => megabytes(device),
   'longest task ms': ({ longest }) => milliseconds(longest),
@@ -96,27 +114,26 @@ function difference(left, right) {
   return Math.max(...a.map((probability, i) => Math.abs(probability - b[i])));
 }
 
-const { folder, devices } = options();
 mkdirSync(folder, { recursive: true });
 const image = join(folder, 'picture.png');
 writeFileSync(image, picture(Math.sqrt(PIXELS)));
 // For the comparison with transformers.
-writeFileSync(join(folder, 'request.json'), JSON.stringify({ prompt: PROMPT, elements: ELEMENTS }));
+writeFileSync(join(folder, 'request.json'), JSON.stringify({ prompt: PROMPT, elements }));
 
 // The demo model is asked in the same words: they make the vocabulary.
-const wording = asked(join(ROOT, 'www/models/shapes'), image, ELEMENTS, '--overall', 'yes_no');
+const wording = asked(join(ROOT, 'www/models/shapes'), image, ALL_ELEMENTS, '--overall', 'yes_no');
 const started = performance.now();
-const { bytes, written } = writeModel(folder, wording.input.questions.map(({ text }) => text));
+const { bytes, written } = writeModel(folder, config, wording.input.questions.map(({ text }) => text));
 const seconds = ((performance.now() - started) / 1000).toFixed(1);
 console.log(`${folder}: ${(bytes / 1e9).toFixed(2)} GB, ${written ? `written in ${seconds} s` : 'there already'}`);
 
 const model = join(folder, 'decoder.gguf');
-const requests = { one: asked(model, image, ELEMENTS.slice(0, 1)), nine: asked(model, image, ELEMENTS) };
+const requests = { one: asked(model, image, elements.slice(0, 1)), more: asked(model, image, elements) };
 for (const [name, { input }] of Object.entries(requests)) {
   checkLengths(input);
-  const { vision, decoder, prefix, read } = work(CONFIG, input);
+  const { vision, decoder, prefix, read } = work(config, input);
   console.log(
-    `overall and ${name}: ${(vision + decoder).toFixed(0)} GFLOP (vision ${vision.toFixed(0)}), ` +
+    `overall and ${name === 'one' ? 1 : elements.length}: ${(vision + decoder).toFixed(0)} GFLOP (vision ${vision.toFixed(0)}), ` +
       `${read} tokens, ${prefix} of them shared`,
   );
 }
@@ -129,7 +146,7 @@ console.log(`probabilities of yes: ${probabilities(native.result).map((p) => p.t
 
 if (devices.length > 0) {
   const { measureInChromium } = await import('./parts/full-size-browser.mjs');
-  const request = { folder, image, devices, prompt: PROMPT, elements: ELEMENTS };
+  const request = { folder, image, devices, prompt: PROMPT, elements };
   for await (const { device, figures, result, failure } of measureInChromium(request)) {
     row(`Chromium, ${device === 'gpu' ? 'WebGPU' : 'CPU'}`, figures);
     if (figures.longest >= LONGEST_TASK_MS) {

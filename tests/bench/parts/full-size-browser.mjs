@@ -6,7 +6,7 @@ import { launchProfile, serve } from '../../browser/harness.mjs';
 
 const FILES = ['decoder.gguf', 'mmproj.gguf'];
 /** Seconds that each phase may take. A software device needs an hour for what a GPU does in a second. */
-const LIMITS_S = { load: 1800, open: 1800, one: 3600, nine: 7200 };
+const LIMITS_S = { load: 1800, open: 1800, one: 3600, more: 7200 };
 
 /** Sends files of a folder, whole or by range. */
 function ranged(folder) {
@@ -96,10 +96,10 @@ async function measure(page, device, { model, picture, prompt, elements }) {
     const one = await phase('one', 'the first score', score, { prompt, elements: elements.slice(0, 1) });
     const { image, prefix, questions } = one.result.timings_ms;
     Object.assign(figures, { image, prefix, one: questions });
-    const nine = await phase('nine', 'the second score', score, { prompt, elements });
-    figures.nine = nine.result.timings_ms.questions;
-    sizes(nine.info);
-    outcome.result = nine.result;
+    const more = await phase('more', 'the second score', score, { prompt, elements });
+    figures.more = more.result.timings_ms.questions;
+    sizes(more.info);
+    outcome.result = more.result;
   } catch (error) {
     outcome.failure = error.message;
   }

@@ -6,7 +6,7 @@ import { Random, bias, convolution, matrix, normWeight, table } from './random.m
 import { vocabulary } from './vocabulary.mjs';
 
 /** The numbers of the published `config.json` that scoring depends on. */
-export const CONFIG = {
+const CONFIG = {
   text_config: {
     vocab_size: 151_936,
     hidden_size: 2048,
@@ -34,6 +34,18 @@ export const CONFIG = {
     out_hidden_size: 2048,
   },
 };
+/** The configuration, or that of a model of the same widths with so many layers in decoder and tower each. */
+export function configuration(layers) {
+  const { text_config: text, vision_config: vision } = CONFIG;
+  if (layers === undefined) return CONFIG;
+  const taps = vision.deepstack_visual_indexes.map((_, index) => index);
+  if (layers < taps.length) throw new Error(`${layers} layers, expected at least the ${taps.length} that are tapped`);
+  return {
+    text_config: { ...text, num_hidden_layers: layers },
+    vision_config: { ...vision, depth: layers, deepstack_visual_indexes: taps },
+  };
+}
+
 /** Every picture gets this area: the least that leaves several tokens, as software devices are slow. */
 export const PIXELS = 64 * 64;
 const SEED = 20_261_126;
@@ -50,8 +62,7 @@ const general = (architecture, kind, type) => ({
   'general.file_type': gguf.u32(MOSTLY[type.name]),
 });
 
-function decoderMetadata(texts) {
-  const { text_config: t, vision_config: v } = CONFIG;
+function decoderMetadata({ text_config: t, vision_config: v }, texts) {
   const { tokens, types, merges } = vocabulary(t.vocab_size, texts);
   return {
     ...general('qwen3vl', 'model', gguf.Q4_0),
@@ -80,8 +91,7 @@ function decoderMetadata(texts) {
   };
 }
 
-function towerMetadata() {
-  const { vision_config: v } = CONFIG;
+function towerMetadata({ vision_config: v }) {
   const taps = v.deepstack_visual_indexes;
   const isTapped = Array.from({ length: v.depth }, (_, block) => taps.includes(block));
   return {
@@ -107,8 +117,7 @@ function towerMetadata() {
 }
 
 /** The tables that stay on the CPU in Q8_0, the other matrices in Q4_0. */
-function* decoderTensors() {
-  const { text_config: t } = CONFIG;
+function* decoderTensors({ text_config: t }) {
   const random = new Random(SEED);
   const { hidden_size: width, intermediate_size: inner } = t;
   const [queries, keys] = [t.num_attention_heads, t.num_key_value_heads].map((heads) => heads * t.head_dim);
@@ -131,8 +140,7 @@ function* decoderTensors() {
   yield normWeight(random, 'output_norm.weight', width);
 }
 
-function* towerTensors() {
-  const { vision_config: v } = CONFIG;
+function* towerTensors({ vision_config: v }) {
   const random = new Random(SEED + 1);
   const { hidden_size: width, intermediate_size: inner } = v;
   const merged = width * v.spatial_merge_size ** 2;
@@ -169,9 +177,9 @@ function* towerTensors() {
  * Writes decoder.gguf and mmproj.gguf, whose vocabulary has the words of `texts`, into a folder that may have them
  * already. Gives their lengths.
  */
-export function writeModel(folder, texts) {
+export function writeModel(folder, config, texts) {
   mkdirSync(folder, { recursive: true });
-  const decoder = gguf.write(join(folder, 'decoder.gguf'), decoderMetadata(texts), [...decoderTensors()]);
-  const tower = gguf.write(join(folder, 'mmproj.gguf'), towerMetadata(), [...towerTensors()]);
+  const decoder = gguf.write(join(folder, 'decoder.gguf'), decoderMetadata(config, texts), [...decoderTensors(config)]);
+  const tower = gguf.write(join(folder, 'mmproj.gguf'), towerMetadata(config), [...towerTensors(config)]);
   return { bytes: decoder.bytes + tower.bytes, written: decoder.written || tower.written };
 }

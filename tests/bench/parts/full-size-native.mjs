@@ -35,19 +35,19 @@ async function run(binary, args) {
   }
 }
 
-/** Scores with one element and with nine, each in a process of its own. */
+/** Scores with one element and with all, each in a process of its own. */
 export async function measureNative(binary, model, image, requests) {
   const score = ({ flags }) => run(binary, ['score', '--model', model, '--image', image, ...flags, '--json']);
   const one = await score(requests.one);
-  const nine = await score(requests.nine);
+  const more = await score(requests.more);
   const { load, image: seen, prefix, questions } = one.result.timings_ms;
   const figures = {
     load,
     image: seen,
     prefix,
     one: questions,
-    nine: nine.result.timings_ms.questions,
-    memory: Math.max(one.memory, nine.memory),
+    more: more.result.timings_ms.questions,
+    memory: Math.max(one.memory, more.memory),
   };
-  return { figures, result: nine.result };
+  return { figures, result: more.result };
 }
