@@ -77,11 +77,7 @@ async function carryOut(store: Store, plan: Plan, task: Task): Promise<Obtained[
 }
 
 /** What the servers say now; where they cannot be reached, the stored model, if it is whole. */
-export async function currentPlan(
-  store: Store,
-  origin: Origin,
-  manner: Manner,
-): Promise<Current> {
+export async function currentPlan(store: Store, origin: Origin, manner: Manner): Promise<Current> {
   const before = await storedPlan(store, origin.addresses);
   const digests = await Promise.all((before?.files ?? []).map((file) => keptDigest(store, file)));
   const anew = async (how: Manner) => ({ plan: await resolve(origin.addresses, how), stored: false });
