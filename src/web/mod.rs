@@ -23,10 +23,26 @@ pub(crate) use observer::AbortFlag;
 use observer::WebObserver;
 use source::JsFiles;
 
-/// Prints panics to the console instead of a bare `unreachable`.
+/// Runs the module's static constructors, and prints panics to the console instead of a bare `unreachable`.
 #[wasm_bindgen(start)]
 fn start() {
+    constructors::run();
     console_error_panic_hook::set_once();
+}
+
+/// The module's static constructors: cubecl registers its types in hundreds of them.
+mod constructors {
+    #[allow(unsafe_code, reason = "the linker makes the function, so that only an extern block names it")]
+    unsafe extern "C" {
+        /// Made by wasm-ld. Where nothing refers to it, wasm-ld takes the module for a program that ends with each
+        /// call, and puts a call of it before every export: all constructors then run for each JavaScript object.
+        safe fn __wasm_call_ctors();
+    }
+
+    /// Runs them; to be called once, before anything else of the module.
+    pub(super) fn run() {
+        __wasm_call_ctors();
+    }
 }
 
 /// A model on a device.
