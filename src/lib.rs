@@ -13,7 +13,9 @@
 //! L5  train              native only
 //! L4  engine             picture + questions + model -> scores; owns the prefix cache; async
 //! L3  model              tensors in, tensors out
+//! L2  ops                products, attention, norms, rotary positions on one device
 //! L2  weights            bytes <-> named tensors, manifest, integrity
+//! L1  format             types of stored tensors and their values
 //! L1  image text score metrics data    plain data in, plain data out
 //! L0  error config
 //! ```
@@ -50,11 +52,13 @@ pub mod error;
 pub mod config;
 
 pub mod data;
+pub mod format;
 pub mod image;
 pub mod metrics;
 pub mod score;
 pub mod text;
 
+pub mod ops;
 pub mod weights;
 
 pub mod model;

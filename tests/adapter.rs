@@ -112,9 +112,9 @@ fn what_is_quantised_is_the_sum() {
     let (whole, quantised) = (open(&whole), open(&quantised));
     for info in quantised.tensors() {
         let (stored, sum) = block_on(whole.read(&info.name)).unwrap();
-        let sum = imatch::weights::quant::decode_f32(&stored, &sum).unwrap();
+        let sum = imatch::format::quant::decode_f32(&stored, &sum).unwrap();
         let (_, bytes) = block_on(quantised.read(&info.name)).unwrap();
-        let expected = imatch::weights::quant::quantise(&sum, &info.shape, info.dtype).unwrap();
+        let expected = imatch::format::quant::quantise(&sum, &info.shape, info.dtype).unwrap();
         assert!(bytes == expected, "{}", info.name);
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use imatch::Result;
 use imatch::config::{ImageConfig, ModelConfig};
+use imatch::format::quant::{decode_f32, quantise};
 use imatch::weights::gguf::{Array, Value};
 use imatch::weights::manifest::verify;
-use imatch::weights::quant::{decode_f32, quantise};
 use imatch::weights::{
     Checkpoint, ConvertJob, ConvertReport, DType, FileSource, Manifest, Role, convert, layout, names,
     safetensors,

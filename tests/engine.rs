@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use imatch::engine::{Engine, Place, Question, Session, selftest};
 use imatch::error::{Error, Kind, Result};
+use imatch::format::quant::decode_f32;
 use imatch::image::Picture;
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::model::Observer;
 use imatch::score::closed_softmax;
 use imatch::text::{OverallKind, Request};
-use imatch::weights::quant::decode_f32;
 use imatch::weights::{Bundle, Checkpoint, ConvertJob, DType, FileSource, convert, names, safetensors};
 use pollster::block_on;
 use serde_json::Value;

@@ -139,7 +139,7 @@ async fn values(files: Vec<(String, MemorySource)>) -> Result<()> {
     let checkpoint = Checkpoint::open(files).await?;
     for info in checkpoint.tensors() {
         let (info, bytes) = checkpoint.read(&info.name).await?;
-        assert!(imatch::weights::quant::decode_f32(&info, &bytes)?.iter().all(|value| value.is_finite()));
+        assert!(imatch::format::quant::decode_f32(&info, &bytes)?.iter().all(|value| value.is_finite()));
     }
     Ok(())
 }

@@ -196,7 +196,7 @@ fn decoded_weights_compute_the_logits_of_transformers() {
 }
 
 #[test]
-fn weights_as_a_device_holds_them_compute_the_logits_of_transformers() {
+fn weights_as_they_are_stored_compute_the_logits_of_transformers() {
     let reference = reference();
     for (name, model) in &reference.models {
         let mut bundle = model.open();
@@ -209,7 +209,7 @@ fn weights_as_a_device_holds_them_compute_the_logits_of_transformers() {
             let trace = block_on(engine.trace(&picture, &case.text)).unwrap();
             assert_eq!(trace.token_ids, case.input_ids, "{what}: input_ids");
             assert_eq!(trace.answer_token_ids, reference.answer_ids(), "{what}: ids of the answers");
-            let expected = &model.cases[case_name].requantised;
+            let expected = &model.cases[case_name].decoded;
             assert_close(&format!("{what}: logits"), &trace.logits, expected, F32_NATIVE);
         }
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use imatch::Result;
 use imatch::error::Kind;
-use imatch::weights::quant::decode_f32;
+use imatch::format::quant::decode_f32;
 use imatch::weights::{ByteSource, Checkpoint, MemorySource, safetensors};
 use pollster::block_on;
 

@@ -7,12 +7,12 @@ use burn::tensor::Device;
 use imatch::config::{Family, ModelConfig};
 use imatch::engine::{Engine, Place};
 use imatch::error::{Kind, Result};
+use imatch::format::quant::decode_f32;
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::score::ScoreResult;
 use imatch::text::{OverallKind, Request};
 use imatch::train::Learner;
 use imatch::weights::names::{self, Part, Place as TensorPlace};
-use imatch::weights::quant::decode_f32;
 use imatch::weights::{
     Adapter, Bundle, Checkpoint, ConvertJob, ConvertReport, DType, FileSource, MemorySource, ModelFacts,
     convert, layout, safetensors,

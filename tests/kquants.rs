@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use half::f16;
+use imatch::format::quant::{check_finite, decode_f32, quantise};
 use imatch::weights::device::linear;
-use imatch::weights::quant::{check_finite, decode_f32, quantise};
 use imatch::weights::{DType, MemorySource, Table, TensorInfo, gguf, safetensors};
 use pollster::block_on;
 

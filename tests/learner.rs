@@ -3,10 +3,10 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use imatch::engine::{Engine, Place, Question};
+use imatch::format::quant::decode_f32;
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::score::ScoringOptions;
 use imatch::train::{Batch, Item, export};
-use imatch::weights::quant::decode_f32;
 use imatch::weights::{Bundle, Checkpoint, ConvertJob, DType, FileSource, convert, layout};
 use pollster::block_on;
 use tempfile::TempDir;

@@ -34,6 +34,7 @@ mod questions;
 mod records;
 mod scenes;
 mod score;
+mod shaders;
 mod strategies;
 mod text;
 mod tidy;

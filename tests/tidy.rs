@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// Modules by layer, low to high; an arrow may only point down (`src/lib.rs` draws it).
 const LAYERS: [&[&str]; 7] = [
     &["error", "config"],
-    &["image", "text", "score", "metrics", "data"],
-    &["weights"],
+    &["format", "image", "text", "score", "metrics", "data"],
+    &["ops", "weights"],
     &["model"],
     &["engine"],
     &["train"],

@@ -4,11 +4,11 @@ use std::cell::RefCell;
 
 use imatch::Result;
 use imatch::config::{Family, ModelConfig};
+use imatch::format::quant::{check_finite, decode_f32, quantise};
 use imatch::weights::gguf::{self, Array, Value};
 use imatch::weights::gguf_write::Writer;
 use imatch::weights::manifest::{Hasher, model_sha256, verify};
 use imatch::weights::names::{GgufName, Place};
-use imatch::weights::quant::{check_finite, decode_f32, quantise};
 use imatch::weights::{
     ByteSource, Checkpoint, DType, FileEntry, LoadReport, Manifest, MemorySource, Role, TensorInfo, layout,
     names, safetensors,

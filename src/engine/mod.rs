@@ -11,6 +11,7 @@
 pub mod plan;
 pub mod prefix;
 mod preflight;
+mod prepare;
 mod processor;
 pub mod selftest;
 mod session;
@@ -18,11 +19,12 @@ mod trace;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use web_time::Instant;
 
 pub use preflight::{DeviceBytes, Preflight, Work};
 use preflight::{LARGEST_ON_CPU, check_weights};
+pub use prepare::prepare;
 pub use processor::{Processor, Question};
 pub use session::{Logits, Session};
 pub use trace::{Trace, TracedStage};
@@ -30,10 +32,12 @@ pub use trace::{Trace, TracedStage};
 use crate::error::{Error, Result};
 use crate::image::Picture;
 use crate::model::{Observer, VisionLanguageModel};
+use crate::ops::StoredMatrix;
+use crate::ops::check::{Check, Finish};
 use crate::score::ModelIdentity;
 use crate::weights::device::device_bytes;
 use crate::weights::names::{EMBEDDING, HEAD};
-use crate::weights::{Bundle, ByteSource, LoadReport, Precision, Table, load, stored};
+use crate::weights::{Bundle, ByteSource, LoadReport, Loaded, Precision, Table, load, stored};
 
 /// Largest embedding table that is kept in host memory, in stored bytes; of larger ones the rows that a
 /// prompt needs are read from the model's file, so that a tab's heap stays small.
@@ -46,7 +50,7 @@ pub struct Engine {
     embedding: Table,
     /// Every token that answers some question, and its rows of the head, `[A, D]`.
     answer_ids: Vec<u32>,
-    answer_rows: Tensor<2>,
+    answer_rows: StoredMatrix,
     device: Device,
     device_name: String,
     identity: ModelIdentity,
@@ -99,18 +103,26 @@ impl Engine {
         if on_cpu {
             check_weights(device_bytes, LARGEST_ON_CPU)?;
         }
-        let (model, report) =
+        let Loaded { module: mut model, mut matrices, report } =
             load(model, &outside, &checkpoint, (&place.device, Precision::Stored), progress).await?;
+        model.each_linear(|name, layer| {
+            if let Some(matrix) = matrices.remove(&format!("{name}.weight")) {
+                layer.store(matrix);
+            }
+        });
+        if let Some(name) = matrices.keys().next() {
+            return Err(Error::internal(format!("the model has no layer for {name}")));
+        }
         let mut answer_ids = processor.answers().overall();
         answer_ids.extend(processor.answers().element());
         answer_ids.sort_unstable();
         answer_ids.dedup();
         let rows = checkpoint.rows(if tied { EMBEDDING } else { HEAD }, &answer_ids).await?;
         let embedding = checkpoint.into_table(EMBEDDING, HELD_TABLE).await?;
-        let rows = TensorData::new(rows, [answer_ids.len(), embedding.width()]);
+        let rows = StoredMatrix::from_values(&rows, [answer_ids.len(), embedding.width()], &place.device)?;
         #[allow(clippy::arc_with_non_send_sync, reason = "one thread scores; in a browser there is no other")]
         Ok(Arc::new(Self {
-            answer_rows: Tensor::from_data(rows, &place.device),
+            answer_rows: rows,
             processor,
             model,
             embedding,
@@ -160,6 +172,23 @@ impl Engine {
     /// Milliseconds that loading took.
     pub fn load_ms(&self) -> f64 {
         self.load_ms
+    }
+
+    /// What the device has to show before it scores: nothing on the CPU, where each operation has one form.
+    fn checks(&self) -> Vec<Check> {
+        if self.device == Device::flex() {
+            return Vec::new();
+        }
+        let [answers, width] = self.answer_rows.shape();
+        let mut checks = self.model.checks();
+        checks.push(Check::Product {
+            stored: self.answer_rows.dtype().name().to_owned(),
+            rows: 3,
+            d_in: width,
+            d_out: answers,
+            finish: Finish::default(),
+        });
+        checks
     }
 
     /// The logits of `ids` out of a row over all answer tokens.

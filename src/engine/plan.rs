@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::model::HIDDEN;
+use crate::ops::SHARED;
 
 /// Most question tokens in one pass: it bounds the attention scores, whose number grows
-/// with the square of the pack, and costs nothing below it.
+/// with the square of the pack where they are computed by burn, and costs nothing below it.
 pub const PACK_TOKENS: usize = 512;
 
 /// Questions laid end to end behind a shared prefix.
@@ -54,19 +54,13 @@ pub fn packs(sequences: &[Vec<u32>], prefix: usize, next: usize) -> Vec<Pack> {
 }
 
 impl Pack {
-    /// The mask of the pack behind `prefix` cached tokens, row by row, `[T, prefix + T]`.
-    pub fn mask(&self, prefix: usize) -> Vec<f32> {
-        let tokens = self.ids.len();
-        let mut mask = vec![HIDDEN; tokens * (prefix + tokens)];
-        for (row, seen) in mask.chunks_exact_mut(prefix + tokens).enumerate() {
-            seen[..prefix].fill(0.0);
-            for column in 0..=row {
-                if self.segments[column] == self.segments[row] {
-                    seen[prefix + column] = 0.0;
-                }
-            }
-        }
-        mask
+    /// What the tokens of a pass see that reads `prefix` shared tokens, of which the first `cached` lie in the cache,
+    /// and then this pack: segment and last visible key of each, and the segments of all keys.
+    pub fn seen(&self, prefix: usize, cached: usize) -> (Vec<[i32; 2]>, Vec<i32>) {
+        let segments = self.segments.iter().map(|&segment| segment as i32);
+        let keys: Vec<i32> = std::iter::repeat_n(SHARED, prefix).chain(segments).collect();
+        let queries = keys.iter().enumerate().skip(cached);
+        (queries.map(|(last, &segment)| [segment, last as i32]).collect(), keys)
     }
 }
 
@@ -81,13 +75,10 @@ mod tests {
         let pack = &packs[0];
         assert_eq!((pack.ids.as_slice(), pack.answers.as_slice()), ([2, 3, 4].as_slice(), [1, 2].as_slice()));
         assert_eq!(pack.positions, [[9; 3], [10; 3], [9; 3]]);
-        let seen: Vec<bool> = pack.mask(1).iter().map(|&bias| bias == 0.0).collect();
-        #[rustfmt::skip]
-        assert_eq!(seen, [
-            true, true, false, false,
-            true, true, true, false,
-            true, false, false, true,
-        ]);
+        let (queries, keys) = pack.seen(1, 1);
+        assert_eq!(keys, [SHARED, 0, 0, 1]);
+        assert_eq!(queries, [[0, 1], [0, 2], [1, 3]]);
+        assert_eq!(pack.seen(1, 0).0, [[SHARED, 0], [0, 1], [0, 2], [1, 3]], "nothing is cached");
     }
 
     #[test]

@@ -77,24 +77,33 @@ impl Preflight {
     /// # Errors
     /// As [`Headers::read`] and [`Processor::new`]: what is wrong with a model's facts shows here already.
     pub async fn of<S: ByteSource>(files: &impl ModelFiles<Source = S>) -> Result<Self> {
-        let headers = Headers::read(files).await?;
+        Self::of_headers(&Headers::read(files).await?, files).await
+    }
+
+    /// The same of headers that were read.
+    ///
+    /// # Errors
+    /// As [`Processor::new`].
+    pub async fn of_headers<S: ByteSource>(
+        headers: &Headers<S>,
+        files: &impl ModelFiles<Source = S>,
+    ) -> Result<Self> {
         let mut download_bytes = 0;
         for name in headers.form.weights() {
             download_bytes += files.open(&name).await?.len();
         }
-        let quantization = headers.quantization();
         let Headers { form, name, license, facts, checkpoint } = headers;
-        let processor = Processor::new(facts)?;
+        let processor = Processor::new(facts.clone())?;
         let picture = Picture::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE])?;
         let grid = processor.grid_thw(&picture)?;
         let [tiles, h, w] = grid.map(|size| size as u64);
         let rows = Rows { tiles, patches: h * w, tokens: processor.n_image_tokens(grid) as u64 };
-        let sums = Sums::of(&checkpoint, processor.config(), rows);
+        let sums = Sums::of(checkpoint, processor.config(), rows);
         Ok(Self {
-            name,
+            name: name.clone(),
             architecture: processor.config().architecture.clone(),
-            quantization,
-            license,
+            quantization: headers.quantization(),
+            license: license.clone(),
             form: form.code(),
             download_bytes,
             device_bytes: sums.device_bytes,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use web_time::Instant;
 
 use super::plan::{Pack, packs};
@@ -12,9 +12,8 @@ use super::processor::Question;
 use super::{Engine, milliseconds};
 use crate::error::{Error, Result};
 use crate::image::Picture;
-use crate::model::{
-    DecoderInput, KvCache, Observer, Phase, Rotary, VisionFeatures, answer_logits, causal_mask,
-};
+use crate::model::{DecoderInput, KvCache, Observer, Phase, VisionFeatures, answer_logits, for_tokens};
+use crate::ops::{self, Seen};
 use crate::score::{ScoreResult, Timings, element, geometric_mean, overall};
 use crate::text::Request;
 
@@ -35,7 +34,15 @@ pub struct Session {
 struct Prefix {
     ids: Vec<u32>,
     cache: KvCache,
-    next: usize,
+}
+
+/// Which hidden states of the last layer are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    /// Those that answers are read from.
+    Answers,
+    /// All, for whoever looks at them.
+    All,
 }
 
 /// Answer logits of each question, in the order of its closed set.
@@ -56,7 +63,11 @@ impl Session {
         let shape = [1, patches.n_rows(), patches.row_len];
         let patches = Tensor::from_data(TensorData::new(patches.data, shape), &engine.device);
         let features = engine.model.visual.forward(patches, grid_thw, observer).await?;
-        fence(&features.tokens).await?;
+        // Submitted, not waited for: what is wrong with it shows in the logits, or in what the device reports.
+        engine
+            .device
+            .flush()
+            .map_err(|error| Error::device("the device takes no work").with_source(error.to_string()))?;
         let image_ms = milliseconds(start);
         Ok(Self { engine, features, grid_thw, picture_sha256: picture.sha256_hex(), prefix: None, image_ms })
     }
@@ -104,106 +115,98 @@ impl Session {
         })
     }
 
-    /// Answer logits of any questions about this picture: the prefix once, then all of them packed.
+    /// Answer logits of any questions about this picture.
+    ///
+    /// What they share and the first questions go through the decoder in one pass, which leaves the shared part in the
+    /// cache; questions that do not fit into it follow behind that.
     ///
     /// # Errors
-    /// As [`Session::score`].
+    /// As [`Session::score`], and where there is no question.
     pub async fn ask(
         &mut self,
         questions: &[Question],
         observer: &impl Observer,
     ) -> Result<(Logits, Timings)> {
-        let sequences: Vec<Vec<u32>> = questions.iter().map(|question| question.token_ids.clone()).collect();
-        let shared = shared_prefix(&sequences);
-        let start = Instant::now();
-        observer.phase(Phase::Prefix);
-        self.prefill(&sequences[0][..shared], observer).await?;
-        let prefix_ms = milliseconds(start);
+        self.ask_for(questions, Rows::Answers, observer).await
+    }
+
+    pub(super) async fn ask_for(
+        &mut self,
+        questions: &[Question],
+        rows: Rows,
+        observer: &impl Observer,
+    ) -> Result<(Logits, Timings)> {
         let start = Instant::now();
         observer.phase(Phase::Questions);
-        let prefix = self.prefix.as_ref().ok_or_else(|| Error::internal("no prefix after prefill"))?;
+        let sequences: Vec<Vec<u32>> = questions.iter().map(|question| question.token_ids.clone()).collect();
+        let shared = shared_prefix(&sequences);
+        let ids = sequences.first().map(|sequence| &sequence[..shared]);
+        let ids = ids.ok_or_else(|| Error::internal("a request without questions"))?;
+        let (positions, next) = self.engine.processor.positions(ids, self.grid_thw);
+        let mut answers = Vec::new();
+        for pack in packs(&sequences, shared, next) {
+            answers.push((pack.questions.clone(), self.pass(ids, &positions, &pack, rows, observer).await?));
+        }
         let mut logits = Vec::with_capacity(questions.len());
-        for pack in packs(&sequences, shared, prefix.next) {
-            let rows = self.answer(&pack, prefix, observer).await?;
-            for (question, row) in questions[pack.questions.clone()].iter().zip(rows) {
-                logits.push(self.engine.closed_set(&row, &question.answer_token_ids)?);
+        for (asked, answers) in answers {
+            let values = read(answers).await?;
+            let rows = values.chunks_exact(self.engine.answer_ids.len());
+            for (question, row) in questions[asked].iter().zip(rows) {
+                logits.push(self.engine.closed_set(row, &question.answer_token_ids)?);
             }
         }
         let timings = Timings {
             load: self.engine.load_ms,
             image: self.image_ms,
-            prefix: prefix_ms,
+            prefix: 0.0,
             questions: milliseconds(start),
         };
         Ok((logits, timings))
     }
 
-    /// Makes `self.prefix` hold exactly `ids`, reusing what it shares with the last one as far
-    /// as that reaches beyond the picture.
-    async fn prefill(&mut self, ids: &[u32], observer: &impl Observer) -> Result<()> {
+    /// One pass over what is not cached of `prefix`, which the questions of a pack share, and the pack: logits of
+    /// every answer token, `[questions, A]`. The prefix is in the cache afterwards, and nothing else.
+    async fn pass(
+        &mut self,
+        prefix: &[u32],
+        positions: &[[usize; 3]],
+        pack: &Pack,
+        rows: Rows,
+        observer: &impl Observer,
+    ) -> Result<Tensor<2>> {
         let engine = self.engine.clone();
         let image = engine.processor.config().tokens.image;
-        let (positions, next) = engine.processor.positions(ids, self.grid_thw);
-        let picture_end = ids.iter().rposition(|&id| id == image).map_or(0, |last| last + 1);
-        let reused = match &self.prefix {
-            Some(prefix) => match common(&prefix.ids, ids) {
-                shared if shared == ids.len() && shared == prefix.ids.len() => return Ok(()),
-                shared if shared >= picture_end && picture_end > 0 => shared,
-                _ => 0,
-            },
-            None => 0,
+        let cached = self.reusable(prefix, image);
+        let past = self.prefix.take().filter(|_| cached > 0).map(|prefix| prefix.cache.truncated(cached));
+        let picture = prefix.iter().position(|&id| id == image).filter(|_| cached == 0);
+        let ids = [&prefix[cached..], &pack.ids].concat();
+        let answers: Vec<usize> = pack.answers.iter().map(|answer| prefix.len() - cached + answer).collect();
+        let (queries, keys) = pack.seen(prefix.len(), cached);
+        let positions = [&positions[cached..], &pack.positions].concat();
+        let input = DecoderInput {
+            embeds: self.embed(&ids, picture).await?,
+            rotary: for_tokens(&[positions], &engine.processor.config().text, &engine.device),
+            seen: Seen::new(1, queries, keys, &engine.device),
+            deepstack: picture.map(|start| (self.features.deepstack.as_slice(), start)),
+            cache: past,
+            wanted: (rows == Rows::Answers).then_some(&answers),
         };
-        let past = self.prefix.take().filter(|_| reused > 0).map(|prefix| prefix.cache.truncated(reused));
-        let cache = if reused == ids.len() {
-            past.ok_or_else(|| Error::internal("a reused prefix has no cache"))?
-        } else {
-            let tokens = ids.len() - reused;
-            let start = ids.iter().position(|&id| id == image).filter(|_| reused == 0);
-            let input = DecoderInput {
-                embeds: self.embed(&ids[reused..], start).await?,
-                rotary: Rotary::for_tokens(
-                    &[positions[reused..].to_vec()],
-                    &engine.processor.config().text,
-                    &engine.device,
-                ),
-                mask: self.mask(causal_mask(reused, tokens), tokens),
-                deepstack: start.map(|start| (self.features.deepstack.as_slice(), start)),
-                cache: past.as_ref(),
-            };
-            engine.model.language_model.forward(input, observer).await?.1
-        };
-        if let Some((key, _)) = cache.layers.last() {
-            let [_, heads, _, width] = key.dims();
-            fence(&key.clone().reshape([heads as i32, -1, width as i32])).await?;
+        let decoder = &engine.model.language_model;
+        let (mut hidden, cache) = decoder.forward(input, observer).await?;
+        self.prefix = Some(Prefix { ids: prefix.to_vec(), cache: cache.truncated(prefix.len()) });
+        if rows == Rows::All {
+            hidden = ops::select(hidden, &answers);
         }
-        self.prefix = Some(Prefix { ids: ids.to_vec(), cache, next });
-        Ok(())
+        let normed = decoder.final_norm(hidden, observer);
+        Ok(answer_logits(normed.squeeze_dim(0), &engine.answer_rows))
     }
 
-    /// Logits of every answer token, one row a question of the pack.
-    async fn answer(&self, pack: &Pack, prefix: &Prefix, observer: &impl Observer) -> Result<Vec<Vec<f32>>> {
-        let engine = &self.engine;
-        let tokens = pack.ids.len();
-        let input = DecoderInput {
-            embeds: self.embed(&pack.ids, None).await?,
-            rotary: Rotary::for_tokens(
-                std::slice::from_ref(&pack.positions),
-                &engine.processor.config().text,
-                &engine.device,
-            ),
-            mask: self.mask(pack.mask(prefix.ids.len()), tokens),
-            deepstack: None,
-            cache: Some(&prefix.cache),
-        };
-        let (hidden, _) = engine.model.language_model.forward(input, observer).await?;
-        let [_, _, width] = hidden.dims();
-        let answers: Vec<i32> = pack.answers.iter().map(|&answer| answer as i32).collect();
-        let n = answers.len();
-        let answers = Tensor::<1, Int>::from_data(TensorData::new(answers, [n]), &engine.device);
-        let normed = engine.model.language_model.final_norm(hidden.select(1, answers), observer);
-        let logits = answer_logits(normed.reshape([n, width]), engine.answer_rows.clone());
-        let values = read(logits).await?;
-        Ok(values.chunks_exact(engine.answer_ids.len()).map(<[f32]>::to_vec).collect())
+    /// How many tokens of `ids` the cache has: what the last prefix shares with them, as far as that reaches beyond
+    /// the picture.
+    fn reusable(&self, ids: &[u32], image: u32) -> usize {
+        let picture_end = ids.iter().rposition(|&id| id == image).map_or(0, |last| last + 1);
+        let shared = self.prefix.as_ref().map_or(0, |prefix| common(&prefix.ids, ids));
+        if picture_end > 0 && shared >= picture_end { shared } else { 0 }
     }
 
     /// Rows of the embedding table, with the picture's tokens from `picture` on.
@@ -225,26 +228,17 @@ impl Session {
         let data = TensorData::new(table.rows(ids).await?, [1, ids.len(), table.width()]);
         Ok(Tensor::from_data(data, &self.engine.device))
     }
-
-    fn mask(&self, values: Vec<f32>, tokens: usize) -> Tensor<3> {
-        let seen = values.len() / tokens;
-        Tensor::from_data(TensorData::new(values, [1, tokens, seen]), &self.engine.device)
-    }
 }
 
-/// Values of a tensor, in order.
+/// Values of a tensor, in order; all are finite.
 pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
     let data = tensor.into_data_async().await.map_err(|error| {
         Error::device("the device did not return its results").with_source(format!("{error:?}"))
     })?;
-    data.try_into_vec::<f32>().map_err(|error| Error::internal(format!("results in another type: {error:?}")))
-}
-
-/// Waits until `tensor` is computed, so that a stage's time is its own, and checks a value of it.
-async fn fence(tensor: &Tensor<3>) -> Result<()> {
-    let value = read(tensor.clone().slice([0..1, 0..1, 0..1])).await?;
-    if value.iter().all(|value| value.is_finite()) {
-        Ok(())
+    let values = data.try_into_vec::<f32>();
+    let values = values.map_err(|error| Error::internal(format!("results in another type: {error:?}")))?;
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
     } else {
         Err(Error::device("the device returned a number that is not finite"))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use serde::Serialize;
 
-use super::session::read;
+use super::session::{Rows, read};
 use super::{Engine, Question};
 use crate::error::Result;
 use crate::image::Picture;
@@ -66,7 +66,7 @@ impl Engine {
             token_ids: self.processor().sequence(text, text, session.n_image_tokens())?,
             answer_token_ids: self.answer_ids.clone(),
         };
-        let (mut logits, _) = session.ask(std::slice::from_ref(&question), &taps).await?;
+        let (mut logits, _) = session.ask_for(std::slice::from_ref(&question), Rows::All, &taps).await?;
         let mut stages = Vec::new();
         for (stage, output) in taps.0.into_inner() {
             let (shape, values) = (output.dims(), read(output).await?);

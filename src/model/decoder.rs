@@ -2,16 +2,18 @@
 
 use burn::module::Module;
 use burn::nn::{RmsNorm, RmsNormConfig};
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use super::attention::{attend, heads};
-use super::cache::KvCache;
-use super::linear::Linear;
+use super::checks::Checks;
+use super::linear::{Linear, linears};
 use super::observer::{Observer, Stage};
-use super::rope::Rotary;
 use crate::config::TextConfig;
 use crate::error::Result;
+use crate::ops::check::{Finish, Made};
+use crate::ops::{
+    Activation, Epilogue, Heads, KeyValues, Projected, Rotary, Seen, add_rows, attend_cached, rms_norm,
+    select,
+};
 
 /// What one pass of the decoder reads.
 #[derive(Debug)]
@@ -20,12 +22,40 @@ pub struct DecoderInput<'a> {
     pub embeds: Tensor<3>,
     /// Their positions.
     pub rotary: Rotary,
-    /// Which keys each token sees, cached ones first: `[B or 1, T, S]`, 0 or [`super::HIDDEN`].
-    pub mask: Tensor<3>,
+    /// Which keys each token sees, cached ones first.
+    pub seen: Seen,
     /// `DeepStack` features and the index of the first picture token in this pass.
     pub deepstack: Option<(&'a [Tensor<3>], usize)>,
     /// Keys and values of the tokens before this pass.
-    pub cache: Option<&'a KvCache>,
+    pub cache: Option<KvCache>,
+    /// The tokens whose hidden states are wanted, of a single sequence; all where there is none. Of the last layer
+    /// only these are computed.
+    pub wanted: Option<&'a [usize]>,
+}
+
+/// Keys and values of every layer: of a prefix that many questions share.
+///
+/// A pass over more tokens takes it and gives the longer one back. It never slides or drops tokens by itself.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<KeyValues>,
+}
+
+impl KvCache {
+    /// Number of tokens it holds.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, KeyValues::len)
+    }
+
+    /// Whether it holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first `len` tokens only.
+    pub fn truncated(self, len: usize) -> Self {
+        Self { layers: self.layers.into_iter().map(|layer| layer.truncated(len)).collect() }
+    }
 }
 
 /// Causal self-attention with grouped queries, in some families with biases or a norm on each query and
@@ -75,24 +105,32 @@ impl Decoder {
         }
     }
 
-    /// Hidden states before the final norm, `[B, T, D]`, and the cache of all tokens so far.
+    /// Hidden states before the final norm, `[B, T or wanted, D]`, and the cache of all tokens so far.
     pub async fn forward(
         &self,
         input: DecoderInput<'_>,
         observer: &impl Observer,
     ) -> Result<(Tensor<3>, KvCache)> {
-        let DecoderInput { embeds, rotary, mask, deepstack, cache } = input;
+        let DecoderInput { embeds, rotary, seen, deepstack, cache, wanted } = input;
         observer.stage(Stage::InputsEmbeds, &embeds);
         let mut hidden = embeds;
+        let mut past = cache.map(|cache| cache.layers.into_iter());
         let mut layers = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
-            let past = cache.map(|cache| &cache.layers[index]);
-            let (output, key_value) = layer.forward(hidden, &rotary, mask.clone(), past);
-            hidden = match deepstack.and_then(|(features, start)| Some((features.get(index)?, start))) {
-                Some((features, start)) => add_at(output, features, start),
+            let features = deepstack.and_then(|(features, start)| Some((features.get(index)?, start)));
+            let is_last = index + 1 == self.layers.len();
+            // Features are added to rows of the picture, which nobody asks for, but they have to be there.
+            let rows = wanted.filter(|_| is_last && features.is_none());
+            let past = past.as_mut().and_then(Iterator::next);
+            let (output, key_values) = layer.forward(hidden, (&rotary, &seen), past, rows);
+            hidden = match features {
+                Some((features, start)) => add_rows(output, features, start),
                 None => output,
             };
-            layers.push(key_value);
+            if let (true, None, Some(wanted)) = (is_last, rows, wanted) {
+                hidden = select(hidden, wanted);
+            }
+            layers.push(key_values);
             observer.stage(Stage::Layer(index), &hidden);
             observer.between_layers().await?;
         }
@@ -104,7 +142,7 @@ impl Decoder {
     /// # Shapes
     /// - input and output: `[B, T, D]`
     pub fn final_norm(&self, hidden: Tensor<3>, observer: &impl Observer) -> Tensor<3> {
-        let hidden = self.norm.forward(hidden);
+        let hidden = rms_norm(&self.norm, hidden);
         observer.stage(Stage::Norm, &hidden);
         hidden
     }
@@ -142,74 +180,106 @@ impl DecoderLayer {
     }
 
     /// # Shapes
-    /// - input and output: `[B, T, D]`
+    /// - input: `[B, T, D]`
+    /// - output: `[B, T or rows, D]`
     fn forward(
         &self,
         hidden: Tensor<3>,
-        rotary: &Rotary,
-        mask: Tensor<3>,
-        past: Option<&(Tensor<4>, Tensor<4>)>,
-    ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
-        let (attended, key_value) =
-            self.self_attn.forward(self.input_layernorm.forward(hidden.clone()), rotary, mask, past);
-        let hidden = hidden + attended;
-        let fed = self.mlp.forward(self.post_attention_layernorm.forward(hidden.clone()));
-        (hidden + fed, key_value)
+        (rotary, seen): (&Rotary, &Seen),
+        past: Option<KeyValues>,
+        rows: Option<&[usize]>,
+    ) -> (Tensor<3>, KeyValues) {
+        let normed = rms_norm(&self.input_layernorm, hidden.clone());
+        let (attended, hidden, key_values) = match rows {
+            None => {
+                let projected = self.self_attn.project(normed.clone(), normed);
+                let (attended, key_values) = self.self_attn.attend(projected, [rotary; 2], seen, past);
+                (attended, hidden, key_values)
+            }
+            Some(rows) => {
+                let projected = self.self_attn.project(select(normed.clone(), rows), normed);
+                let rotary = [&rotary.select(rows), rotary];
+                let (attended, key_values) =
+                    self.self_attn.attend(projected, rotary, &seen.select(rows), past);
+                (attended, select(hidden, rows), key_values)
+            }
+        };
+        let hidden = self.self_attn.o_proj.forward_then(attended, Epilogue::adding(hidden));
+        let fed = rms_norm(&self.post_attention_layernorm, hidden.clone());
+        (self.mlp.forward(fed, hidden), key_values)
     }
 }
 
 impl Attention {
-    fn forward(
-        &self,
-        hidden: Tensor<3>,
-        rotary: &Rotary,
-        mask: Tensor<3>,
-        past: Option<&(Tensor<4>, Tensor<4>)>,
-    ) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
-        let split = |linear: &Linear, x: Tensor<3>| heads(linear.forward(x), self.head_dim);
-        let normed = |norm: &Option<RmsNorm>, x: Tensor<4>| match norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let query = rotary.apply(normed(&self.q_norm, split(&self.q_proj, hidden.clone())));
-        let mut key = rotary.apply(normed(&self.k_norm, split(&self.k_proj, hidden.clone())));
-        let mut value = split(&self.v_proj, hidden);
-        if let Some((past_key, past_value)) = past {
-            key = Tensor::cat(vec![past_key.clone(), key], 2);
-            value = Tensor::cat(vec![past_value.clone(), value], 2);
+    /// The queries of some tokens, keys and values of all.
+    fn project(&self, some: Tensor<3>, all: Tensor<3>) -> Projected {
+        Projected {
+            query: self.q_proj.forward(some),
+            key: self.k_proj.forward(all.clone()),
+            value: self.v_proj.forward(all),
         }
-        let attended = attend(query, key.clone(), value.clone(), Some(mask));
-        (self.o_proj.forward(attended), (key, value))
+    }
+
+    fn attend(
+        &self,
+        projected: Projected,
+        rotary: [&Rotary; 2],
+        seen: &Seen,
+        past: Option<KeyValues>,
+    ) -> (Tensor<3>, KeyValues) {
+        let heads =
+            Heads { width: self.head_dim, query_norm: self.q_norm.as_ref(), key_norm: self.k_norm.as_ref() };
+        attend_cached(projected, heads, rotary, past, seen)
     }
 }
 
 impl Mlp {
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(hidden.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(hidden))
+    /// The layer's output added to `residual`.
+    fn forward(&self, hidden: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        let gate = self.gate_proj.forward(hidden.clone());
+        let gated = Epilogue { activation: Activation::Gate(gate.flatten(0, 1)), ..Epilogue::default() };
+        let wide = self.up_proj.forward_then(hidden, gated);
+        self.down_proj.forward_then(wide, Epilogue::adding(residual))
     }
 }
+
+impl Decoder {
+    /// What a device has to show before it computes this.
+    pub(super) fn checks(&self, checks: &mut Checks) {
+        for layer in &self.layers {
+            let [width] = layer.input_layernorm.gamma.lazy_shape().dims();
+            checks.norm(false, width);
+            checks.add_rows(width);
+            layer.self_attn.checks(checks);
+            layer.mlp.checks(checks);
+        }
+    }
+}
+
+impl Attention {
+    fn checks(&self, checks: &mut Checks) {
+        for layer in [&self.q_proj, &self.k_proj, &self.v_proj] {
+            checks.linear(layer, Finish::default());
+        }
+        let heads = [&self.q_proj, &self.k_proj].map(|layer| layer.widths()[1] / self.head_dim);
+        checks.cached(heads, self.head_dim, self.q_norm.is_some());
+        checks.linear(&self.o_proj, Finish { residual: true, ..Finish::default() });
+    }
+}
+
+impl Mlp {
+    fn checks(&self, checks: &mut Checks) {
+        checks.linear(&self.gate_proj, Finish::default());
+        checks.linear(&self.up_proj, Finish { made: Made::Gate, ..Finish::default() });
+        checks.linear(&self.down_proj, Finish { residual: true, ..Finish::default() });
+    }
+}
+
+linears!(Decoder { layers });
+linears!(DecoderLayer { self_attn, mlp });
+linears!(Attention { q_proj, k_proj, v_proj, o_proj });
+linears!(Mlp { gate_proj, up_proj, down_proj });
 
 fn norm(width: usize, config: &TextConfig, device: &Device) -> RmsNorm {
     RmsNormConfig::new(width).with_epsilon(config.rms_norm_eps).init(device)
-}
-
-/// Adds `features` to the tokens from `start` on.
-///
-/// # Shapes
-/// - `hidden` and output: `[B, T, D]`
-/// - `features`: `[B, M, D]` with `start + M <= T`
-fn add_at(hidden: Tensor<3>, features: &Tensor<3>, start: usize) -> Tensor<3> {
-    let [_, t, _] = hidden.dims();
-    let [_, m, _] = features.dims();
-    let end = start + m;
-    let mut parts = Vec::with_capacity(3);
-    if start > 0 {
-        parts.push(hidden.clone().narrow(1, 0, start));
-    }
-    parts.push(hidden.clone().narrow(1, start, m) + features.clone());
-    if end < t {
-        parts.push(hidden.narrow(1, end, t - end));
-    }
-    Tensor::cat(parts, 1)
 }

@@ -5,11 +5,14 @@ use burn::module::{Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::checks::Checks;
+use super::linear::linears;
 use super::merger::Merger;
 use super::observer::{Observer, Stage};
 use super::vision::{Gelu, PatchEmbed, PositionTable, VisionBlock, VisionFeatures, merge_block_order};
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
+use crate::ops::check::Finish;
 
 /// What layer scales start with (`InternVLVisionConfig.layer_scale_init_value`).
 const LAYER_SCALE: f64 = 0.1;
@@ -104,3 +107,14 @@ impl InternVlTower {
         table.select(0, rows).unsqueeze()
     }
 }
+
+impl InternVlTower {
+    /// What a device has to show before it computes this.
+    pub(super) fn checks(&self, checks: &mut Checks) {
+        checks.linear(&self.patch_embed.proj, Finish::default());
+        self.blocks.iter().for_each(|block| block.checks(false, checks));
+        self.merger.checks(checks);
+    }
+}
+
+linears!(InternVlTower { patch_embed, blocks, merger });

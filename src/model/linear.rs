@@ -1,19 +1,24 @@
-//! The one linear layer; precision is a property of its parameter.
+//! The one linear layer; precision is a property of its weight.
 
 use burn::module::{LoraAdapter, Module, Param};
 use burn::nn::Initializer;
 use burn::tensor::{Device, Tensor};
 
+use crate::ops::{Epilogue, Matrix, StoredMatrix, finish, product};
+
 /// `y = x W + b`.
 ///
-/// The weight may be quantised or carry a low-rank adapter: both are properties
-/// of the parameter, so there is no second layer type for them.
+/// The weight may carry a low-rank adapter, or lie on the device as it was stored: both are properties
+/// of the weight, so there is no second layer type for them.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[d_in, d_out]`; checkpoints store its transpose.
     pub weight: Param<Tensor<2>>,
     /// `[d_out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// The weight as it was stored; the parameter is then never brought to life.
+    #[module(skip)]
+    stored: Option<StoredMatrix>,
 }
 
 impl Linear {
@@ -28,10 +33,35 @@ impl Linear {
         Self {
             weight: initializer.init([d_in, d_out], device),
             bias: bias.then(|| Initializer::Zeros.init([d_out], device)),
+            stored: None,
         }
     }
 
+    /// `[d_in, d_out]`.
+    pub fn widths(&self) -> [usize; 2] {
+        self.weight.lazy_shape().dims()
+    }
+
+    /// Multiplies with `stored` from now on.
+    pub fn store(&mut self, stored: StoredMatrix) {
+        self.stored = Some(stored);
+    }
+
+    /// The weight as it was stored.
+    pub(super) fn stored(&self) -> Option<&StoredMatrix> {
+        self.stored.as_ref()
+    }
+
     /// Applies the layer to the last axis.
+    ///
+    /// # Shapes
+    /// - input: `[.., d_in]`
+    /// - output: `[.., d_out]`
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.forward_then(input, Epilogue::default())
+    }
+
+    /// Applies the layer to the last axis, and `epilogue`, whose bias is the layer's own, to its result.
     ///
     /// The leading axes are folded into rows first: a quantised weight must not be
     /// reshaped, because some back ends would requantise it.
@@ -39,23 +69,55 @@ impl Linear {
     /// # Shapes
     /// - input: `[.., d_in]`
     /// - output: `[.., d_out]`
-    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+    pub fn forward_then<const D: usize>(&self, input: Tensor<D>, epilogue: Epilogue) -> Tensor<D> {
         let mut dims = input.dims();
-        let [d_in, d_out] = self.weight.lazy_shape().dims();
+        let [d_in, d_out] = self.widths();
         let rows = dims.iter().product::<usize>() / d_in;
         let input = input.reshape([rows, d_in]);
-        let mut output = match self.weight.adapter() {
+        let epilogue = Epilogue { bias: self.bias.as_ref().map(Param::val), ..epilogue };
+        let output = match (&self.stored, self.weight.adapter()) {
+            (Some(stored), _) => product(input, Matrix::Stored(stored), epilogue),
             // Through the narrow middle: neither the sum of the matrices nor its gradient is ever made.
-            Some(LoraAdapter { a, b, scale }) => {
+            (None, Some(LoraAdapter { a, b, scale })) => {
                 let change = input.clone().matmul(a.val()).matmul(b.val()) * *scale;
-                input.matmul(self.weight.base()) + change
+                finish(input.matmul(self.weight.base()) + change, epilogue)
             }
-            None => input.matmul(self.weight.val()),
+            (None, None) => product(input, Matrix::Dense(&self.weight.val()), epilogue),
         };
-        if let Some(bias) = &self.bias {
-            output = output + bias.val().reshape([1, d_out]);
-        }
         dims[D - 1] = d_out;
         output.reshape(dims)
     }
 }
+
+/// Every linear layer of a module, in any order.
+pub(crate) trait Linears {
+    /// Calls `visit` with each layer and the path of its fields below `path`, parted by dots.
+    fn linears(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Linear));
+}
+
+impl Linears for Linear {
+    fn linears(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        visit(path, self);
+    }
+}
+
+impl<T: Linears> Linears for Vec<T> {
+    fn linears(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        for (index, item) in self.iter_mut().enumerate() {
+            item.linears(&format!("{path}.{index}"), visit);
+        }
+    }
+}
+
+/// Says which fields of a module have linear layers.
+macro_rules! linears {
+    ($module:ty { $($field:ident),* }) => {
+        impl $crate::model::linear::Linears for $module {
+            fn linears(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut $crate::model::Linear)) {
+                let dot = if path.is_empty() { "" } else { "." };
+                $(self.$field.linears(&format!("{path}{dot}{}", stringify!($field)), visit);)*
+            }
+        }
+    };
+}
+pub(crate) use linears;

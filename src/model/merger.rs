@@ -2,11 +2,13 @@
 
 use burn::module::Module;
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 
-use super::linear::Linear;
+use super::checks::Checks;
+use super::linear::{Linear, linears};
 use crate::config::VisionConfig;
+use crate::ops::check::{Finish, Made};
+use crate::ops::{Activation, Epilogue, layer_norm};
 
 /// Epsilon of the projector's norm (`nn.LayerNorm` in `InternVLMultiModalProjector`, torch's default).
 const PROJECTOR_EPSILON: f64 = 1e-5;
@@ -18,6 +20,7 @@ const PROJECTOR_EPSILON: f64 = 1e-5;
 #[derive(Module, Debug)]
 pub(super) struct Merger {
     norm: LayerNorm,
+    epsilon: f64,
     linear_fc1: Linear,
     linear_fc2: Linear,
 }
@@ -44,6 +47,7 @@ impl Merger {
     fn new([norm, merged, inner, out]: [usize; 4], epsilon: f64, device: &Device) -> Self {
         Self {
             norm: LayerNormConfig::new(norm).with_epsilon(epsilon).init(device),
+            epsilon,
             linear_fc1: Linear::new(merged, inner, true, device),
             linear_fc2: Linear::new(inner, out, true, device),
         }
@@ -54,17 +58,30 @@ impl Merger {
     /// - output: `[B, N / merge², D]`
     pub(super) fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let [b, n, d] = hidden.dims();
-        let [width, _] = self.linear_fc1.weight.lazy_shape().dims();
+        let [width, _] = self.linear_fc1.widths();
         let [norm_width] = self.norm.gamma.lazy_shape().dims();
         let merged = [b, n * d / width, width];
         let hidden = if norm_width == d {
-            self.norm.forward(hidden).reshape(merged)
+            layer_norm(&self.norm, self.epsilon, hidden).reshape(merged)
         } else {
-            self.norm.forward(hidden.reshape(merged))
+            layer_norm(&self.norm, self.epsilon, hidden.reshape(merged))
         };
-        self.linear_fc2.forward(gelu(self.linear_fc1.forward(hidden)))
+        let gelu = Epilogue { activation: Activation::GeluErf, ..Epilogue::default() };
+        self.linear_fc2.forward(self.linear_fc1.forward_then(hidden, gelu))
     }
 }
+
+impl Merger {
+    /// What a device has to show before it computes this.
+    pub(super) fn checks(&self, checks: &mut Checks) {
+        let [width] = self.norm.gamma.lazy_shape().dims();
+        checks.norm(true, width);
+        checks.linear(&self.linear_fc1, Finish { made: Made::GeluErf, ..Finish::default() });
+        checks.linear(&self.linear_fc2, Finish::default());
+    }
+}
+
+linears!(Merger { linear_fc1, linear_fc2 });
 
 /// Width of the patches of a token side by side.
 fn merged(config: &VisionConfig) -> usize {

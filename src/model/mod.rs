@@ -14,8 +14,7 @@
 //! part of the module: only the rows of a prompt and of the answer tokens ever reach the
 //! device, as plain tensors.
 
-mod attention;
-mod cache;
+mod checks;
 mod decoder;
 mod internvl;
 mod linear;
@@ -27,13 +26,11 @@ mod rope;
 mod tower;
 mod vision;
 
-pub use attention::HIDDEN;
-pub use cache::KvCache;
-pub use decoder::{Decoder, DecoderInput};
+pub use decoder::{Decoder, DecoderInput, KvCache};
 pub use linear::Linear;
 pub use observer::{Observer, Phase, Stage};
-pub use positions::{causal_mask, token_positions};
-pub use rope::Rotary;
+pub use positions::token_positions;
+pub use rope::for_tokens;
 pub use tower::VisionTower;
 pub use vision::VisionFeatures;
 
@@ -41,6 +38,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::ModelConfig;
+use crate::ops::{Epilogue, Matrix, StoredMatrix, product};
+use linear::{Linears, linears};
 
 /// A vision-language model without its embedding table and head.
 ///
@@ -58,7 +57,14 @@ impl VisionLanguageModel {
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         Self { visual: VisionTower::new(config, device), language_model: Decoder::new(&config.text, device) }
     }
+
+    /// Calls `visit` with every linear layer and the canonical name of its module.
+    pub(crate) fn each_linear(&mut self, mut visit: impl FnMut(&str, &mut Linear)) {
+        self.linears("", &mut visit);
+    }
 }
+
+linears!(VisionLanguageModel { visual, language_model });
 
 /// Logits of a few answer tokens only.
 ///
@@ -66,6 +72,6 @@ impl VisionLanguageModel {
 /// - `hidden`: `[Q, D]`, after the final norm
 /// - `rows`: `[A, D]`, the output head's rows of the answer tokens
 /// - output: `[Q, A]`
-pub fn answer_logits(hidden: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
-    hidden.matmul(rows.transpose())
+pub fn answer_logits(hidden: Tensor<2>, rows: &StoredMatrix) -> Tensor<2> {
+    product(hidden, Matrix::Stored(rows), Epilogue::default())
 }

@@ -50,9 +50,7 @@ impl fmt::Display for Stage {
 pub enum Phase {
     /// The vision tower reads the picture.
     Picture,
-    /// The decoder reads what all questions share.
-    Prefix,
-    /// The decoder reads the questions.
+    /// The decoder reads the questions, and what they share unless it has read that before.
     Questions,
 }
 

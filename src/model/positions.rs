@@ -1,6 +1,5 @@
-//! Positions and masks of decoder tokens, as plain numbers.
+//! Positions of decoder tokens, as plain numbers.
 
-use super::attention::HIDDEN;
 use crate::config::{Family, ModelConfig};
 
 /// Positions (time, height, width) of a sequence with one picture of `grid_thw` patches, and the
@@ -39,16 +38,4 @@ fn spread(ids: &[u32], image_token: u32, grid_hw: [usize; 2]) -> (Vec<[usize; 3]
         }
     }
     (positions, next)
-}
-
-/// A causal mask for `tokens` new tokens after `past` cached ones, row by row.
-///
-/// # Shapes
-/// - output: `[tokens, past + tokens]`
-pub fn causal_mask(past: usize, tokens: usize) -> Vec<f32> {
-    let mut mask = vec![HIDDEN; tokens * (past + tokens)];
-    for (row, seen) in mask.chunks_exact_mut(past + tokens).enumerate() {
-        seen[..=past + row].fill(0.0);
-    }
-    mask
 }

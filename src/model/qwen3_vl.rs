@@ -4,12 +4,15 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::checks::Checks;
+use super::linear::linears;
 use super::merger::Merger;
 use super::observer::{Observer, Stage};
-use super::rope::Rotary;
+use super::rope::for_patches;
 use super::vision::{Gelu, PatchEmbed, PositionTable, VisionBlock, VisionFeatures, merge_block_order};
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
+use crate::ops::check::Finish;
 
 /// The whole tower.
 #[derive(Module, Debug)]
@@ -48,7 +51,7 @@ impl Qwen3VlTower {
         }
         let (device, grid_hw) = (patches.device(), [h, w]);
         let order = merge_block_order(grid_hw, self.config.spatial_merge_size);
-        let rotary = Rotary::for_patches(&order, self.config.hidden_size / self.config.num_heads, &device);
+        let rotary = for_patches(&order, self.config.hidden_size / self.config.num_heads, &device);
 
         let mut hidden = self.patch_embed.proj.forward(patches);
         observer.stage(Stage::PatchEmbed, &hidden);
@@ -71,6 +74,18 @@ impl Qwen3VlTower {
         Ok(VisionFeatures { tokens, deepstack })
     }
 }
+
+impl Qwen3VlTower {
+    /// What a device has to show before it computes this.
+    pub(super) fn checks(&self, checks: &mut Checks) {
+        checks.linear(&self.patch_embed.proj, Finish::default());
+        self.blocks.iter().for_each(|block| block.checks(true, checks));
+        self.merger.checks(checks);
+        self.deepstack_merger_list.iter().for_each(|merger| merger.checks(checks));
+    }
+}
+
+linears!(Qwen3VlTower { patch_embed, blocks, merger, deepstack_merger_list });
 
 impl PositionTable {
     /// Bilinear resampling with aligned corners, in merge-block order

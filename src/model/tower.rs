@@ -11,6 +11,7 @@ use burn::module::{
 use burn::tensor::Device;
 
 use super::internvl::InternVlTower;
+use super::linear::{Linear, Linears};
 use super::qwen3_vl::Qwen3VlTower;
 
 /// The vision tower of one of the families.
@@ -94,5 +95,11 @@ impl ModuleDisplay for VisionTower {}
 impl Display for VisionTower {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         each!(self, tower => tower.fmt(f))
+    }
+}
+
+impl Linears for VisionTower {
+    fn linears(&mut self, path: &str, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        each!(self, tower => tower.linears(path, visit));
     }
 }

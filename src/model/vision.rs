@@ -2,18 +2,18 @@
 
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
-use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 
-use super::attention::{attend, heads};
+use super::checks::Checks;
 use super::internvl::InternVlTower;
-use super::linear::Linear;
+use super::linear::{Linear, linears};
 use super::observer::Observer;
 use super::qwen3_vl::Qwen3VlTower;
-use super::rope::Rotary;
 use super::tower::{VisionTower, each};
 use crate::config::{Family, ModelConfig, VisionConfig};
 use crate::error::Result;
+use crate::ops::check::{Finish, Made};
+use crate::ops::{Activation, Epilogue, Rotary, attend_joint, layer_norm};
 
 /// What the decoder sees of a picture.
 #[derive(Debug, Clone)]
@@ -32,6 +32,11 @@ impl VisionTower {
             Family::Qwen3Vl => Self::Qwen3Vl(Qwen3VlTower::new(&config.vision, device)),
             Family::InternVl => Self::InternVl(InternVlTower::new(&config.vision, device)),
         }
+    }
+
+    /// What a device has to show before it computes this.
+    pub(super) fn checks(&self, checks: &mut Checks) {
+        each!(self, tower => tower.checks(checks));
     }
 
     /// Encodes pictures that share one grid.
@@ -69,6 +74,7 @@ pub(super) struct VisionBlock {
     norm2: LayerNorm,
     attn: VisionAttention,
     mlp: VisionMlp,
+    epsilon: f64,
     /// `[Dv]`.
     ls1: Option<Param<Tensor<1>>>,
     /// `[Dv]`.
@@ -134,6 +140,7 @@ impl VisionBlock {
                 linear_fc2: Linear::new(config.intermediate_size, width, true, device),
                 gelu,
             },
+            epsilon: config.layer_norm_eps,
             ls1: scale(),
             ls2: scale(),
         }
@@ -142,42 +149,62 @@ impl VisionBlock {
     /// # Shapes
     /// - input and output: `[B, N, Dv]`
     pub(super) fn forward(&self, hidden: Tensor<3>, rotary: Option<&Rotary>) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm1.forward(hidden.clone()), rotary);
-        let hidden = hidden + scaled(attended, self.ls1.as_ref());
-        let fed = self.mlp.forward(self.norm2.forward(hidden.clone()));
-        hidden + scaled(fed, self.ls2.as_ref())
-    }
-}
-
-fn scaled(branch: Tensor<3>, scale: Option<&Param<Tensor<1>>>) -> Tensor<3> {
-    match scale {
-        Some(scale) => branch * scale.val().unsqueeze(),
-        None => branch,
+        let after = |scale: Option<&Param<Tensor<1>>>, residual| Epilogue {
+            scale: scale.map(Param::val),
+            ..Epilogue::adding(residual)
+        };
+        let normed = layer_norm(&self.norm1, self.epsilon, hidden.clone());
+        let hidden = self.attn.forward(normed, rotary, after(self.ls1.as_ref(), hidden));
+        let normed = layer_norm(&self.norm2, self.epsilon, hidden.clone());
+        self.mlp.forward(normed, after(self.ls2.as_ref(), hidden))
     }
 }
 
 impl VisionAttention {
-    fn forward(&self, hidden: Tensor<3>, rotary: Option<&Rotary>) -> Tensor<3> {
+    fn forward(&self, hidden: Tensor<3>, rotary: Option<&Rotary>, then: Epilogue) -> Tensor<3> {
         let [_, _, width] = hidden.dims();
-        let qkv = self.qkv.forward(hidden);
-        let part = |index: usize| heads(qkv.clone().narrow(2, index * width, width), width / self.num_heads);
-        let turned = |x: Tensor<4>| match rotary {
-            Some(rotary) => rotary.apply(x),
-            None => x,
-        };
-        self.proj.forward(attend(turned(part(0)), turned(part(1)), part(2), None))
+        let attended = attend_joint(self.qkv.forward(hidden), width / self.num_heads, rotary);
+        self.proj.forward_then(attended, then)
     }
 }
 
 impl VisionMlp {
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let wide = self.linear_fc1.forward(hidden);
-        self.linear_fc2.forward(match self.gelu {
-            Gelu::Erf => gelu(wide),
-            Gelu::Tanh => gelu_tanh(wide),
-        })
+    fn forward(&self, hidden: Tensor<3>, then: Epilogue) -> Tensor<3> {
+        let activation = match self.gelu {
+            Gelu::Erf => Activation::GeluErf,
+            Gelu::Tanh => Activation::GeluTanh,
+        };
+        let wide = self.linear_fc1.forward_then(hidden, Epilogue { activation, ..Epilogue::default() });
+        self.linear_fc2.forward_then(wide, then)
     }
 }
+
+impl VisionBlock {
+    /// What a device has to show before it computes this; `turned` is whether queries and keys are.
+    pub(super) fn checks(&self, turned: bool, checks: &mut Checks) {
+        let [width, _] = self.attn.qkv.widths();
+        let end = |scale: &Option<Param<Tensor<1>>>| Finish {
+            scale: scale.is_some(),
+            residual: true,
+            ..Finish::default()
+        };
+        checks.norm(true, width);
+        checks.linear(&self.attn.qkv, Finish::default());
+        checks.joint(self.attn.num_heads, width / self.attn.num_heads, turned);
+        checks.linear(&self.attn.proj, end(&self.ls1));
+        let made = match self.mlp.gelu {
+            Gelu::Erf => Made::GeluErf,
+            Gelu::Tanh => Made::GeluTanh,
+        };
+        checks.linear(&self.mlp.linear_fc1, Finish { made, ..Finish::default() });
+        checks.linear(&self.mlp.linear_fc2, end(&self.ls2));
+    }
+}
+
+linears!(PatchEmbed { proj });
+linears!(VisionBlock { attn, mlp });
+linears!(VisionAttention { qkv, proj });
+linears!(VisionMlp { linear_fc1, linear_fc2 });
 
 /// Row and column of each patch in the order in which patches are emitted: blocks of
 /// `merge x merge` row by row, and row by row inside a block.
@@ -191,12 +218,4 @@ pub(crate) fn merge_block_order([h, w]: [usize; 2], merge: usize) -> Vec<[usize;
         }
     }
     order
-}
-
-/// GELU in its tanh form (`gelu_pytorch_tanh`), written as `x sigmoid(2 z)` because
-/// `(1 + tanh z) / 2 = sigmoid(2 z)`: one exponential instead of a power and a tanh.
-fn gelu_tanh(x: Tensor<3>) -> Tensor<3> {
-    let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
-    let cubic = x.clone() * x.clone() * (0.044_715 * scale) + scale;
-    x.clone() * sigmoid(x * cubic)
 }

@@ -84,10 +84,10 @@ pub struct ElementScore {
 pub struct Timings {
     /// Reading the model.
     pub load: f64,
-    /// Decoding, resizing and encoding the picture.
+    /// Decoding, resizing and encoding the picture; on a GPU until its work is queued.
     pub image: f64,
-    /// The part that all questions share.
+    /// The part that all questions share, where it is read by itself: 0, as it is read with the first questions.
     pub prefix: f64,
-    /// All questions.
+    /// All questions, with what they share where it was not read before; on a GPU also what was still queued.
     pub questions: f64,
 }

@@ -10,7 +10,8 @@ use crate::engine::plan::{Pack, packs};
 use crate::engine::prefix::shared_prefix;
 use crate::error::{Error, Result};
 use crate::image::patches::Patches;
-use crate::model::{HIDDEN, Rotary, token_positions};
+use crate::model::{for_tokens, token_positions};
+use crate::ops::{Rotary, Seen};
 
 /// One question with the answer that it teaches.
 #[derive(Debug, Clone)]
@@ -77,8 +78,8 @@ pub struct Batch {
     pub size: [usize; 2],
     /// Positions.
     pub rotary: Rotary,
-    /// What each token sees, `[S, T, T]`.
-    pub mask: Tensor<3>,
+    /// What each token sees.
+    pub seen: Seen,
     /// The item of each sequence, `[S]`.
     pub items: Tensor<1, Int>,
     /// Index of the first picture token in a sequence.
@@ -143,14 +144,14 @@ impl Batch {
         let ids = sequences.iter().flat_map(|sequence| padded(&sequence.ids, t, 0));
         let positions: Vec<_> =
             sequences.iter().map(|sequence| padded(&sequence.positions, t, [0; 3])).collect();
-        let mask: Vec<f32> = sequences.iter().flat_map(|sequence| sequence.mask(t)).collect();
+        let (queries, keys): (Vec<_>, Vec<_>) = sequences.iter().map(|sequence| sequence.seen(t)).unzip();
         Ok(Self {
             patches: stack(items, device),
             grid_thw,
             ids: ints(ids.map(|id| id as i32).collect(), device),
             size: [sequences.len(), t],
-            rotary: Rotary::for_tokens(&positions, &config.text, device),
-            mask: Tensor::from_data(TensorData::new(mask, [sequences.len(), t, t]), device),
+            rotary: for_tokens(&positions, &config.text, device),
+            seen: Seen::new(sequences.len(), queries.concat(), keys.concat(), device),
             items: ints(sequences.iter().map(|sequence| sequence.item as i32).collect(), device),
             image_start,
             answers: ints(lessons.iter().map(|lesson| lesson.row as i32).collect(), device),
@@ -229,19 +230,11 @@ impl Sequence {
         self.pack.questions.clone().zip(starts)
     }
 
-    /// What each token sees, `[T, T]`; padding sees nothing and nothing sees it.
-    fn mask(&self, t: usize) -> Vec<f32> {
-        let mut mask = vec![HIDDEN; t * t];
-        let (shared, packed) = mask.split_at_mut(self.shared * t);
-        for (token, seen) in shared.chunks_exact_mut(t).enumerate() {
-            seen[..=token].fill(0.0);
-        }
-        let length = self.ids.len();
-        let rows = self.pack.mask(self.shared);
-        for (seen, row) in packed.chunks_exact_mut(t).zip(rows.chunks_exact(length)) {
-            seen[..length].copy_from_slice(row);
-        }
-        mask
+    /// What each token sees, `T` queries and keys; padding sees nothing and nothing sees it.
+    fn seen(&self, t: usize) -> (Vec<[i32; 2]>, Vec<i32>) {
+        const NOBODY: i32 = -2;
+        let (queries, keys) = self.pack.seen(self.shared, 0);
+        (padded(&queries, t, [NOBODY, -1]), padded(&keys, t, NOBODY))
     }
 }
 

@@ -42,7 +42,8 @@ impl Learner {
         let outside: Vec<_> =
             expected(&facts.config).into_iter().filter(|(name, _)| is_outside(name)).collect();
         let model = VisionLanguageModel::new(&facts.config, device);
-        let (model, report) = load(model, &outside, checkpoint, (device, Precision::Full), progress).await?;
+        let loaded = load(model, &outside, checkpoint, (device, Precision::Full), progress).await?;
+        let (model, report) = (loaded.module, loaded.report);
         let table = async |name: &'static str| -> Result<Param<Tensor<2>>> {
             let (info, bytes) = checkpoint.read(name).await.context(|| format!("tensor {name}"))?;
             Ok(Param::from_tensor(matrix(&info, &bytes, device)?))

@@ -14,10 +14,10 @@ use burn::tensor::{DType as DeviceDType, Device, Distribution, Tensor, TensorDat
 use super::objective::Learner;
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use crate::format::quant::quantise;
 use crate::weights::adapter::adaptable;
 use crate::weights::device::linear;
 use crate::weights::names::{HEAD, to_module};
-use crate::weights::quant::quantise;
 use crate::weights::{Adapter, DType, Factors, PeftConfig, Targets, TensorInfo};
 
 /// How the matrices lie in memory that do not learn.

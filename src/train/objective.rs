@@ -97,9 +97,10 @@ impl Learner {
         let input = DecoderInput {
             embeds,
             rotary: batch.rotary.clone(),
-            mask: batch.mask.clone(),
+            seen: batch.seen.clone(),
             deepstack: Some((&deepstack, start)),
             cache: None,
+            wanted: None,
         };
         let layers = Layers::new(self.grounding.len());
         let (hidden, _) = self.model.language_model.forward(input, &layers).await?;

@@ -1,6 +1,8 @@
 //! Getting a GPU from the browser. The page's preflight has asked for adapter and features
 //! before this runs, because some lacks end in a panic further down.
 
+use std::cell::RefCell;
+
 use burn::tensor::Device;
 use burn::tensor::wgpu::MemoryConfiguration;
 
@@ -10,16 +12,30 @@ use crate::error::{Error, Result};
 /// Kernels per submission: fewer submissions than the default of 32, each still short.
 const TASKS: usize = 64;
 
+thread_local! {
+    /// The device of this worker: kernels that were made ready on it are no use to another.
+    static GPU: RefCell<Option<Device>> = const { RefCell::new(None) };
+}
+
 /// The browser's high-performance adapter.
 ///
 /// # Errors
 /// [`crate::error::Kind::Device`] where the browser refuses.
 pub(super) async fn gpu(name: Option<String>) -> Result<Place> {
-    let device = Device::wgpu_options()
+    let known = GPU.with_borrow(Clone::clone);
+    let device = match known {
+        Some(device) => device,
+        None => ask().await?,
+    };
+    GPU.set(Some(device.clone()));
+    Ok(Place { device, name: name.unwrap_or_else(|| "gpu".into()) })
+}
+
+async fn ask() -> Result<Device> {
+    Device::wgpu_options()
         .memory_config(MemoryConfiguration::ExclusivePages)
         .tasks_max(TASKS)
         .init_async()
         .await
-        .map_err(|error| Error::device("the browser gave no GPU device").with_source(error.to_string()))?;
-    Ok(Place { device, name: name.unwrap_or_else(|| "gpu".into()) })
+        .map_err(|error| Error::device("the browser gave no GPU device").with_source(error.to_string()))
 }

@@ -16,8 +16,9 @@ use wasm_bindgen::prelude::*;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::image::decode::{DecodeLimits, decode};
+use crate::ops::check::Check;
 use crate::text::{PromptType, Request};
-use crate::weights::Bundle;
+use crate::weights::{Bundle, Headers};
 
 pub(crate) use observer::AbortFlag;
 use observer::WebObserver;
@@ -86,6 +87,7 @@ impl Engine {
         #[derive(Serialize)]
         struct Passed {
             passed: bool,
+            checked: usize,
             compared: usize,
             max_difference: f64,
         }
@@ -96,6 +98,7 @@ impl Engine {
             scoring: engine.processor().scoring(),
             selftest: Passed {
                 passed: true,
+                checked: self.selftest.checked,
                 compared: self.selftest.compared,
                 max_difference: self.selftest.max_difference,
             },
@@ -193,12 +196,44 @@ async fn load(options: &JsValue, observer: &WebObserver) -> Result<Engine> {
     Ok(Engine { engine, selftest })
 }
 
-/// What a model needs, `{files, read}`: headers are read and nothing else.
+/// What a model needs, `{files, read, prepare}`: headers are read and nothing else. With `prepare`, the browser's GPU
+/// makes the model's kernels ready after that, while its weights are still on their way.
 #[wasm_bindgen]
 #[allow(unreachable_pub, reason = "JavaScript reaches it")]
 pub async fn inspect(options: JsValue) -> std::result::Result<JsValue, JsValue> {
-    let inspect = async { plain(&engine::Preflight::of(&JsFiles::new(&options)?).await?) };
+    let inspect = async {
+        let files = JsFiles::new(&options)?;
+        let headers = Headers::read(&files).await?;
+        let preflight = engine::Preflight::of_headers(&headers, &files).await?;
+        if field(&options, "prepare").is_truthy() {
+            wasm_bindgen_futures::spawn_local(async move {
+                // What fails here fails again, and is reported, when the model is loaded.
+                if let Ok(place) = device::gpu(None).await {
+                    let _ = engine::prepare(&headers, &place.device).await;
+                }
+            });
+        }
+        plain(&preflight)
+    };
     inspect.await.map_err(thrown)
+}
+
+/// Compares the forms of operations on the browser's GPU with burn's on the CPU: of each of the `checks`
+/// ([`Check`](crate::ops::check::Check)) the largest difference, or an error that says where they differ.
+#[wasm_bindgen]
+#[allow(unreachable_pub, reason = "JavaScript reaches it")]
+pub async fn compare(checks: JsValue) -> std::result::Result<JsValue, JsValue> {
+    let compare = async {
+        let checks: Vec<Check> = serde_wasm_bindgen::from_value(checks)
+            .map_err(|error| Error::input("checks are no list of checks").with_source(error.to_string()))?;
+        let place = device::gpu(None).await?;
+        let mut differences = Vec::with_capacity(checks.len());
+        for check in checks {
+            differences.push(check.run(&place.device).await?);
+        }
+        plain(&differences)
+    };
+    compare.await.map_err(thrown)
 }
 
 fn parse_request(request: &JsValue) -> Result<Request> {

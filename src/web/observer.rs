@@ -109,7 +109,6 @@ impl WebObserver {
     fn report_phase(&self) {
         let stage = match self.phase.get() {
             Some(Phase::Picture) => "picture",
-            Some(Phase::Prefix) => "prefix",
             Some(Phase::Questions) => "questions",
             None => return,
         };

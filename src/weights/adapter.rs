@@ -12,12 +12,12 @@ use super::layout::{expected, hf_shape};
 use super::manifest::Hasher;
 use super::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE, from_module, to_module};
 use super::peft::PeftConfig;
-use super::quant::decode_f32;
 use super::safetensors;
 use super::source::ByteSource;
-use super::tensor::{TensorInfo, shown};
 use crate::config::{Family, ModelConfig};
 use crate::error::Context;
+use crate::format::quant::decode_f32;
+use crate::format::tensor::{TensorInfo, shown};
 use crate::{Error, Result};
 
 /// What PEFT puts in front of every module's name.

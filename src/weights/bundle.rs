@@ -12,9 +12,9 @@ use super::llama_cpp;
 use super::manifest::{Hasher, Manifest, Role, model_sha256};
 use super::report::LoadReport;
 use super::source::ByteSource;
-use super::tensor::shown;
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
+use crate::format::tensor::shown;
 use crate::score::{ModelIdentity, ScoringOptions};
 
 /// What a model consists of beside its weights.

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::form::is_gguf;
 use super::gguf::{self, Value};
 use super::names::{self, CLASS_TOKEN, PATCH_EMBEDDING, POSITION_TABLE, Place};
-use super::quant::check_finite;
 use super::safetensors;
 use super::source::ByteSource;
 use super::table::{Table, read_rows};
-use super::tensor::{DType, TensorInfo, shown};
 use crate::config::MAX_DEPTH;
 use crate::error::Context;
+use crate::format::quant::check_finite;
+use crate::format::tensor::{DType, TensorInfo, shown};
 use crate::{Error, Result};
 
 /// Safetensors shards or GGUF files, opened: headers are read, values are not.

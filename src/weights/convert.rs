@@ -18,12 +18,12 @@ use super::layout::expected;
 use super::llama_cpp::write::{text_metadata, tokenizer_metadata, vision_metadata};
 use super::manifest::{FORMAT, FileEntry, Hasher, Manifest, Role, VERSION};
 use super::names::{PATCH_EMBEDDING, POSITION_TABLE, Part, to_gguf};
-use super::quant::{decode_f32, quantise};
 use super::report::LoadReport;
 use super::source::FileSource;
-use super::tensor::{DType, TensorInfo};
 use crate::config::{ModelConfig, VisionConfig};
 use crate::error::Context;
+use crate::format::quant::{decode_f32, quantise};
+use crate::format::tensor::{DType, TensorInfo};
 use crate::{Error, Result};
 
 /// Values that are converted at a time, so that no table lies whole in memory.

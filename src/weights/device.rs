@@ -1,5 +1,8 @@
-//! Stored tensors to device tensors; quantised ones stay quantised. What this takes of host memory on the way says
-//! [`host_bytes`].
+//! Stored tensors to device tensors. What this takes of host memory on the way says [`host_bytes`].
+//!
+//! Where matrices stay as stored ([`StoredMatrix`](crate::ops::StoredMatrix): GPUs that run WGSL, and the CPU), a
+//! linear weight takes the bytes that it has in its file. What else is computed with is f32: vectors, the position
+//! table, and all of a model that is trained. On other devices, and where a frozen base is trained upon:
 //!
 //! | stored | on the device | bytes per value |
 //! |---|---|---|
@@ -12,35 +15,28 @@ use burn::tensor::quantization::{QuantScheme, QuantStore, QuantValue, ScaleDtype
 use burn::tensor::{Bytes, DType as DeviceDType, Device, Tensor, TensorData};
 
 use super::load::Storage;
-use super::quant::{decode_f32, to_bytes};
-use super::tensor::{DType, TensorInfo};
 use crate::error::{Error, Result};
+use crate::format::quant::{decode_f32, to_bytes};
+use crate::format::tensor::{DType, TensorInfo};
+use crate::ops::wgsl::words_bytes;
 
 /// Values per block of `Q8_0` and `Q4_0` (`QK8_0`, `QK4_0` in ggml-common.h).
 const BLOCK: usize = 32;
 
-/// Bytes that a parameter takes on a GPU and on the CPU: the table above. What a device rounds up to is
+/// Bytes that a parameter of a model that scores takes on a GPU and on the CPU. What a device rounds up to is
 /// not counted.
 pub fn device_bytes(info: &TensorInfo, storage: Storage) -> [u64; 2] {
-    let values = info.values() as u64;
-    let scales = 4 * (values / BLOCK as u64);
-    match (storage, info.dtype) {
-        (Storage::Linear, DType::Q4_0) => [values / 2 + scales, values + scales],
-        (Storage::Linear, DType::Q8_0 | DType::Q4K | DType::Q5K | DType::Q6K) => [values + scales; 2],
-        _ => [4 * values; 2],
+    match (storage, <[usize; 2]>::try_from(info.shape.as_slice())) {
+        (Storage::Linear, Ok(shape)) => [words_bytes(info.dtype, shape) as u64, info.len],
+        _ => [4 * info.values() as u64; 2],
     }
 }
 
-/// Bytes of host memory while a parameter goes to a device: as stored; decoded, or whole numbers and scales apart; and
-/// as the device takes them, of which the CPU keeps the last.
+/// Bytes of host memory while a parameter goes to a device: as stored, and once more in the device's order or
+/// decoded.
 pub fn host_bytes(info: &TensorInfo, storage: Storage) -> u64 {
-    let values = info.values() as u64;
-    let decoded = match (storage, info.dtype.is_quantised()) {
-        (Storage::Linear, true) => values + 4 * (values / BLOCK as u64),
-        _ => 4 * values,
-    };
     let [gpu, cpu] = device_bytes(info, storage);
-    info.len + decoded + gpu.max(cpu)
+    info.len + gpu.max(cpu)
 }
 
 /// A vector, decoded.
@@ -162,7 +158,7 @@ fn on_gpu(values: Vec<i8>, scales: &[f32], [d_out, d_in]: [usize; 2], scheme: Qu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::kquant::scale_offsets;
+    use crate::format::kquant::scale_offsets;
 
     /// A matrix `[3, 512]` of changing values, with another scale in each block.
     fn stored(dtype: DType) -> Result<(TensorInfo, Vec<u8>)> {

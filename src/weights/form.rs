@@ -9,8 +9,8 @@
 use super::manifest::{Manifest, Role};
 use super::safetensors::shard_names;
 use super::source::ByteSource;
-use super::tensor::shown;
 use crate::error::{Context, Error, Result};
+use crate::format::tensor::shown;
 
 /// Longest part of a model that is read whole, in bytes; a tokenizer of 250,000 tokens has 20 MB.
 pub(super) const MAX_WHOLE: u64 = 256 << 20;

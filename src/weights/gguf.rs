@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::gguf_value::{ARRAY, BOOL, STRING, scalar_size};
 pub use super::gguf_value::{Array, Value};
 use super::source::ByteSource;
-use super::tensor::{DType, TensorInfo, check_disjoint, shown, stored_len};
+use crate::format::tensor::{DType, TensorInfo, check_disjoint, shown, stored_len};
 use crate::{Error, Result};
 
 /// The first four bytes.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::tensor::shown;
+use crate::format::tensor::shown;
 
 /// Most values of an array that a message lists.
 const LISTED: usize = 4;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::gguf::{ALIGNMENT, MAGIC, VERSION, Value, type_id};
 use super::gguf_value::write_string;
-use super::tensor::TensorInfo;
+use crate::format::tensor::TensorInfo;
 use crate::{Error, Result};
 
 /// A file that is being written: the header first, then each tensor's bytes in order.

@@ -6,9 +6,9 @@ use super::checkpoint::Checkpoint;
 use super::layout::expected;
 use super::names::{HEAD, is_canonical};
 use super::source::ByteSource;
-use super::tensor::shown;
 use crate::config::{ImageConfig, ModelConfig};
 use crate::error::{Context, Error, Result};
+use crate::format::tensor::shown;
 use crate::text::Tokenizer;
 
 /// Both configurations, from the bytes of `config.json`, `preprocessor_config.json` and

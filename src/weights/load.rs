@@ -14,6 +14,7 @@ use super::device::{decoded_linear, device_bytes, linear, matrix, vector};
 use super::report::LoadReport;
 use super::source::ByteSource;
 use crate::error::{Context, Error, Result};
+use crate::ops::StoredMatrix;
 
 /// Device bytes of tensors that may wait in host memory. A GPU's queue keeps them until as many kernels are
 /// waiting as one submission holds, which at loading are dozens of tensors.
@@ -130,10 +131,21 @@ impl ModuleMapper for Fill {
 /// How values lie on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Quantised matrices in whole numbers (see [`super::device`]), the rest in f32: what scoring reads.
+    /// Linear weights as they are stored (see [`super::device`]), the rest in f32: what scoring reads.
     Stored,
     /// Everything in f32, quantised matrices decoded: what training changes.
     Full,
+}
+
+/// A module whose parameters are filled.
+#[derive(Debug)]
+pub struct Loaded<M> {
+    /// The module.
+    pub module: M,
+    /// Weights of linear layers that stay as stored, by name; their parameters are not filled.
+    pub matrices: HashMap<String, StoredMatrix>,
+    /// The checkpoint compared with the module.
+    pub report: LoadReport,
 }
 
 /// Fills every parameter of `module` from the checkpoint, telling `progress` the stored bytes
@@ -151,7 +163,7 @@ pub async fn load<M: Module, S: ByteSource>(
     checkpoint: &Checkpoint<S>,
     (device, precision): (&Device, Precision),
     mut progress: impl AsyncFnMut(u64, u64) -> Result<()>,
-) -> Result<(M, LoadReport)> {
+) -> Result<Loaded<M>> {
     let parameters = stored(&module, false);
     let wanted: Vec<(String, Vec<usize>)> = parameters
         .iter()
@@ -163,14 +175,10 @@ pub async fn load<M: Module, S: ByteSource>(
     let total = parameters.iter().map(|parameter| size(&parameter.name)).sum();
     let (mut done, mut queued) = (0, 0);
     let mut tensors: HashMap<String, Box<dyn Any>> = HashMap::with_capacity(parameters.len());
+    let mut matrices = HashMap::new();
+    let stay = precision == Precision::Stored && StoredMatrix::suits(device);
     for Stored { name, storage, .. } in parameters {
         let (info, bytes) = checkpoint.read(&name).await.context(|| format!("tensor {name}"))?;
-        let tensor: Box<dyn Any> = match storage {
-            Storage::Vector => Box::new(vector(&info, &bytes, device)?),
-            Storage::Matrix => Box::new(matrix(&info, &bytes, device)?),
-            Storage::Linear if precision == Precision::Stored => Box::new(linear(&info, &bytes, device)?),
-            Storage::Linear => Box::new(decoded_linear(&info, &bytes, device)?),
-        };
         done += size(&name);
         queued += match precision {
             Precision::Stored => device_bytes(&info, storage)[0],
@@ -180,11 +188,22 @@ pub async fn load<M: Module, S: ByteSource>(
             flush(device)?;
             queued = 0;
         }
+        let tensor: Box<dyn Any> = match storage {
+            Storage::Vector => Box::new(vector(&info, &bytes, device)?),
+            Storage::Matrix => Box::new(matrix(&info, &bytes, device)?),
+            Storage::Linear if stay => {
+                matrices.insert(name, StoredMatrix::new(&info, bytes, device)?);
+                progress(done, total).await?;
+                continue;
+            }
+            Storage::Linear if precision == Precision::Stored => Box::new(linear(&info, &bytes, device)?),
+            Storage::Linear => Box::new(decoded_linear(&info, &bytes, device)?),
+        };
         tensors.insert(name, tensor);
         progress(done, total).await?;
     }
     flush(device)?;
-    Ok((module.map(&mut Fill { path: Vec::new(), tensors }), report))
+    Ok(Loaded { module: module.map(&mut Fill { path: Vec::new(), tensors }), matrices, report })
 }
 
 /// Hands the device what waits for it. In a browser that frees the memory it took; native queues keep a copy until it

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::source::ByteSource;
-use super::tensor::shown;
+use crate::format::tensor::shown;
 use crate::{Error, Result};
 
 /// `format` of every manifest.

@@ -7,7 +7,7 @@ use fancy_regex::Regex;
 use serde_json::{Map, Value, json};
 
 use super::names::{HEAD, PATCH_EMBEDDING, from_module};
-use super::tensor::shown;
+use crate::format::tensor::shown;
 use crate::{Error, Result};
 
 /// Longest `adapter_config.json`, in bytes.

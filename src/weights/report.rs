@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::tensor::{TensorInfo, shown};
+use crate::format::tensor::{TensorInfo, shown};
 use crate::{Error, Result};
 
 /// Names that a sentence spells out before it says how many more there are.

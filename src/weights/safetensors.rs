@@ -12,7 +12,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::source::ByteSource;
-use super::tensor::{DType, TensorInfo, check_disjoint, shown, stored_len};
+use crate::format::tensor::{DType, TensorInfo, check_disjoint, shown, stored_len};
 use crate::{Error, Result};
 
 /// Longest header that is read, in bytes; published ones are below 1 MB.

@@ -6,10 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use super::quant::decode_f32;
 use super::source::ByteSource;
-use super::tensor::{TensorInfo, shown};
 use crate::error::{Error, Result};
+use crate::format::quant::decode_f32;
+use crate::format::tensor::{TensorInfo, shown};
 
 /// Rows that are read although nobody asked for them, in bytes: a gap up to this is cheaper
 /// to read than a second request.

@@ -12,9 +12,9 @@ use imatch::config::{ImageConfig, ModelConfig};
 use imatch::image::decode::{DecodeLimits, decode};
 use imatch::image::patches::{Patches, preprocess};
 use imatch::model::{
-    DecoderInput, KvCache, Observer, Rotary, Stage, VisionFeatures, VisionLanguageModel, answer_logits,
-    causal_mask, token_positions,
+    DecoderInput, KvCache, Observer, Stage, VisionFeatures, VisionLanguageModel, for_tokens, token_positions,
 };
+use imatch::ops::Seen;
 
 use super::{Array, Tolerance, arrays, assert_close, golden};
 
@@ -83,22 +83,22 @@ impl Checkpoint {
         &self,
         ids: &[u32],
         positions: &[[usize; 3]],
-        (features, cache): (&VisionFeatures, Option<&KvCache>),
+        (features, cache): (&VisionFeatures, Option<KvCache>),
         observer: &impl Observer,
     ) -> (Tensor<2>, KvCache) {
-        let past = cache.map_or(0, KvCache::len);
-        let mask = TensorData::new(causal_mask(past, ids.len()), [1, ids.len(), past + ids.len()]);
+        let past = cache.as_ref().map_or(0, KvCache::len);
         let input = DecoderInput {
             embeds: self.embed(ids, features),
-            rotary: Rotary::for_tokens(&[positions.to_vec()], &self.config.text, &self.device),
-            mask: Tensor::from_data(mask, &self.device),
+            rotary: for_tokens(&[positions.to_vec()], &self.config.text, &self.device),
+            seen: Seen::causal(past, ids.len(), &self.device),
             deepstack: self.picture_start(ids).map(|start| (features.deepstack.as_slice(), start)),
             cache,
+            wanted: None,
         };
         let decoder = &self.model.language_model;
         let (hidden, cache) = decoder.forward(input, observer).await.unwrap();
         let last = decoder.final_norm(hidden.narrow(1, ids.len() - 1, 1), observer);
-        (answer_logits(last.squeeze_dim(0), self.head.clone()), cache)
+        (last.squeeze_dim::<2>(0).matmul(self.head.clone().transpose()), cache)
     }
 
     /// What one question about a picture computes at every stage, its logits included.
@@ -121,7 +121,7 @@ impl Checkpoint {
         let (before, after) = positions.split_at(prefix);
         let (_, cache) = self.logits(first, before, (&features, None), &()).await;
         assert_eq!(cache.len(), prefix, "tokens in the cache");
-        let (logits, _) = self.logits(rest, after, (&features, Some(&cache)), &()).await;
+        let (logits, _) = self.logits(rest, after, (&features, Some(cache)), &()).await;
         logits.into_data().try_to_vec().unwrap()
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::tensor::shown;
+use crate::format::tensor::shown;
 use crate::{Error, Result};
 
 pub mod read;

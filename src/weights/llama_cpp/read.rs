@@ -13,11 +13,11 @@ use super::{
 };
 use crate::config::{ImageConfig, MAX_DEPTH, ModelConfig};
 use crate::error::Context as _;
+use crate::format::tensor::shown;
 use crate::score::ScoringOptions;
 use crate::weights::ModelFacts;
 use crate::weights::gguf::Value;
 use crate::weights::names::{EMBEDDING, HEAD, PATCH_EMBEDDING, POSITION_TABLE};
-use crate::weights::tensor::shown;
 use crate::{Error, Result};
 
 /// Fewest pixels where the file has no limit: those of the published Qwen3-VL checkpoints

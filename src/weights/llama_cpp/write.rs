@@ -6,8 +6,8 @@ use serde_json::Value as Json;
 
 use super::{CONTROL, DECODER, QWEN2, QWEN2_PATTERN, SCORING, TOKENIZER_JSON, USER_DEFINED, vocabulary};
 use crate::config::{Family, Geometry, ImageConfig, ModelConfig, Tiles};
+use crate::format::tensor::DType;
 use crate::weights::gguf::{Array, Value};
-use crate::weights::tensor::DType;
 use crate::{Error, Result};
 
 /// `general.quantization_version` (`GGML_QNT_VERSION`).

@@ -14,7 +14,7 @@ const SUB_BLOCK: usize = 32;
 const PACKED_SCALES: usize = 12;
 
 /// Where the f16 scales of a block lie, which must be finite.
-pub(super) const fn scale_offsets(dtype: DType) -> &'static [usize] {
+pub(crate) const fn scale_offsets(dtype: DType) -> &'static [usize] {
     match dtype {
         DType::Q4K | DType::Q5K => &[0, 2],
         DType::Q6K => &[208],

@@ -1,23 +1,54 @@
-//! Scaled dot-product attention with grouped queries, written out in f32.
+//! The meaning of the operations: compositions of burn's, for every device, with gradients.
 
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu, sigmoid, silu, softmax};
 
-/// Added to the score of a key that a query must not see: its probability is exactly zero
-/// in f32, and no back end has to cope with infinities.
-pub const HIDDEN: f32 = -1e9;
+use super::product::{Activation, Epilogue};
 
-/// Most attention scores at a time, 64 MiB of them: a picture of 4,096 patches has 268 million in 16 heads,
-/// which is more than many adapters bind.
+/// Most attention scores at a time, 64 MiB of them: a picture of 4,096 patches has 268 million in 16 heads.
 const MAX_SCORES: usize = 16 << 20;
 
-/// `softmax(q kᵗ / sqrt(Dh) + mask) v` with `H / Hkv` query heads on each key head.
+/// Takes sums through an epilogue.
+///
+/// # Shapes
+/// - `sums` and output: `[rows, d_out]`
+pub fn finish(sums: Tensor<2>, epilogue: Epilogue) -> Tensor<2> {
+    let Epilogue { bias, activation, scale, residual } = epilogue;
+    let mut value = match bias {
+        Some(bias) => sums + bias.unsqueeze(),
+        None => sums,
+    };
+    value = match activation {
+        Activation::None => value,
+        Activation::GeluErf => gelu(value),
+        Activation::GeluTanh => gelu_tanh(value),
+        Activation::Gate(gate) => silu(gate) * value,
+    };
+    if let Some(scale) = scale {
+        value = value * scale.unsqueeze();
+    }
+    match residual {
+        Some(residual) => residual + value,
+        None => value,
+    }
+}
+
+/// GELU in its tanh form (`gelu_pytorch_tanh`), written as `x sigmoid(2 z)` because
+/// `(1 + tanh z) / 2 = sigmoid(2 z)`: one exponential instead of a power and a tanh.
+fn gelu_tanh(x: Tensor<2>) -> Tensor<2> {
+    let scale = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+    let cubic = x.clone() * x.clone() * (0.044_715 * scale) + scale;
+    x.clone() * sigmoid(x * cubic)
+}
+
+/// `softmax(q kᵗ / sqrt(Dh) + mask) v` with `H / Hkv` query heads on each key head, written out in f32.
 ///
 /// # Shapes
 /// - `query`: `[B, H, T, Dh]`
 /// - `key`, `value`: `[B, Hkv, S, Dh]`
-/// - `mask`: `[B or 1, T, S]`, 0 where seen and [`HIDDEN`] where not
+/// - `mask`: `[B or 1, T, S]`, 0 where seen and [`HIDDEN`](super::HIDDEN) where not
 /// - output: `[B, T, H * Dh]`
-pub(crate) fn attend(
+pub(super) fn attend(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
@@ -70,7 +101,7 @@ fn attend_at_once(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, mask: Opti
 /// # Shapes
 /// - input: `[B, T, H * Dh]`
 /// - output: `[B, H, T, Dh]`
-pub(crate) fn heads(x: Tensor<3>, head_dim: usize) -> Tensor<4> {
+pub(super) fn heads(x: Tensor<3>, head_dim: usize) -> Tensor<4> {
     let [b, t, width] = x.dims();
     x.reshape([b, t, width / head_dim, head_dim]).swap_dims(1, 2)
 }
@@ -79,6 +110,7 @@ pub(crate) fn heads(x: Tensor<3>, head_dim: usize) -> Tensor<4> {
 mod tests {
     use burn::tensor::{Device, Distribution};
 
+    use super::super::HIDDEN;
     use super::*;
 
     #[test]

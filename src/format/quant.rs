@@ -71,6 +71,13 @@ pub fn quantise(values: &[f32], shape: &[usize], dtype: DType) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+/// Values of whole stored blocks that were checked when they were read.
+pub(crate) fn decode_blocks(dtype: DType, bytes: &[u8]) -> Vec<f32> {
+    let mut values = Vec::with_capacity(bytes.len() / dtype.block_bytes() * dtype.block_len());
+    decode_into(dtype, bytes, &mut values);
+    values
+}
+
 fn decode_into(dtype: DType, bytes: &[u8], values: &mut Vec<f32>) {
     match dtype {
         DType::F32 => {
@@ -111,7 +118,7 @@ fn blocks(dtype: DType, bytes: &[u8], values: &mut Vec<f32>, decode: fn(&[u8], &
 ///
 /// # Errors
 /// As [`decode_f32`].
-pub(super) fn to_bytes(info: &TensorInfo, bytes: &[u8]) -> Result<(Vec<i8>, Vec<f32>)> {
+pub(crate) fn to_bytes(info: &TensorInfo, bytes: &[u8]) -> Result<(Vec<i8>, Vec<f32>)> {
     check_len(info, bytes)?;
     let blocks = info.values() / BLOCK;
     let (mut whole, mut scales) = (Vec::with_capacity(blocks * BLOCK), Vec::with_capacity(blocks));
