@@ -1562,7 +1562,7 @@ def gguf_matrix(generator, shape, kind):
 
 
 def gguf_requantised(values):
-    """What a device holds of a matrix of k-quants: bytes with a scale in f32 for each 32 (`to_bytes` in src/weights/quant.rs)."""
+    """What a device would hold that quantised k-quants again: bytes with a scale in f32 for each 32 (`to_bytes` in src/format/quant.rs)."""
     import numpy as np
 
     blocks = values.reshape(-1, 32)
@@ -1770,9 +1770,9 @@ def gguf_logits(model, inputs, ids):
 
 
 def gguf_measure(config, state, matrices, cases, ids):
-    """Logits with the decoded values and with those that a device holds, and how far these are apart.
+    """Logits with the decoded values and with those of k-quants quantised again, and how far these are apart.
 
-    `noise` is what 32 bits differ from 64 by. A device holds tables as they are stored.
+    `noise` is what 32 bits differ from 64 by.
     """
     import torch
 

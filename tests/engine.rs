@@ -249,8 +249,8 @@ fn an_abort_ends_at_the_next_layer_and_the_session_lives_on() {
         assert_eq!(error.kind(), Kind::Aborted);
     }
     let expected = block_on(open(&engine, &picture).score(&request(2), &())).unwrap();
-    // Prefix and questions each pass every layer of the decoder.
-    for layer in 0..2 * engine.processor().config().text.num_hidden_layers {
+    // What questions share is read with them, in one pass.
+    for layer in 0..engine.processor().config().text.num_hidden_layers {
         let mut session = open(&engine, &picture);
         let error = block_on(session.score(&request(2), &StopAt(Cell::new(layer)))).expect_err("it went on");
         assert_eq!(error.kind(), Kind::Aborted);
