@@ -243,3 +243,21 @@ pub(super) async fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> 
         Err(Error::device("the device returned a number that is not finite"))
     }
 }
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use burn::tensor::Device;
+    use pollster::block_on;
+
+    use super::*;
+    use crate::error::Kind;
+
+    #[test]
+    fn a_logit_that_is_not_finite_is_the_devices_fault() {
+        let logits = |last| Tensor::<1>::from_floats([0.5, -2.0, last], &Device::flex());
+        assert_eq!(block_on(read(logits(3.0))).map_err(|error| error.kind()), Ok(vec![0.5, -2.0, 3.0]));
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(block_on(read(logits(wrong))).map_err(|error| error.kind()), Err(Kind::Device));
+        }
+    }
+}

@@ -20,7 +20,7 @@ const EPSILON: f64 = 1e-6;
 
 /// An operation and the sizes that it is compared at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-#[serde(tag = "operation", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Check {
     /// [`product`] with a stored matrix `[d_out, d_in]`.
     Product {

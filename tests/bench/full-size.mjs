@@ -92,9 +92,8 @@ const COLUMNS = {
   'download ms': ({ download }) => milliseconds(download),
   'load ms': ({ load }) => milliseconds(load),
   'picture ms': ({ image }) => milliseconds(image),
-  'prefix ms': ({ prefix }) => milliseconds(prefix),
   'overall and 1 ms': ({ one }) => milliseconds(one),
-  'first score ms': ({ image, prefix, one }) => milliseconds(image + prefix + one),
+  'first score ms': ({ image, one }) => milliseconds(image + one),
   [`overall and ${elements.length} ms`]: ({ more }) => milliseconds(more),
   // Weights are unpacked once for all questions, so that what a question adds may be less than the noise.
   'further question ms': ({ one, more }) => (more < one ? 'in the noise' : milliseconds((more - one) / (elements.length - 1))),

@@ -41,7 +41,7 @@ const run = (verb, elements) =>
 
 /** Medians of each stage over several runs. */
 function summarise(results) {
-  const stages = ['load', 'image', 'prefix', 'questions'];
+  const stages = ['load', 'image', 'questions'];
   return Object.fromEntries(stages.map((stage) => [stage, median(results.map((result) => result.timings_ms[stage]))]));
 }
 
@@ -81,11 +81,11 @@ async function inBrowser(device) {
 
 function report(name, { alone, packed }) {
   const [one, nine] = [summarise(alone), summarise(packed)];
-  const total = (timings) => timings.image + timings.prefix + timings.questions;
+  const total = (timings) => timings.image + timings.questions;
   const row = (label, timings) =>
     console.log(
       `${name.padEnd(18)} ${label.padEnd(8)} load ${timings.load.toFixed(0).padStart(6)}  picture ${timings.image.toFixed(1).padStart(8)}  ` +
-        `prefix ${timings.prefix.toFixed(1).padStart(8)}  questions ${timings.questions.toFixed(1).padStart(8)} ms`,
+        `questions ${timings.questions.toFixed(1).padStart(8)} ms`,
     );
   row('overall', one);
   row('and 8', nine);

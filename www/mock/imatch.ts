@@ -114,7 +114,7 @@ export class Picture {
 
   async score(request: ScoreRequest, flag: AbortFlag, onProgress?: (progress: Progress) => void): Promise<ScoreResult> {
     const { prompt, elements } = request;
-    await steps(4, flag, (part) => onProgress?.({ stage: 'prefix', loaded: 4 * part, total: 4 }));
+    await steps(4, flag, (part) => onProgress?.({ stage: 'questions', loaded: 4 * part, total: 4 }));
     if (prompt.includes('!trap')) throw new WebAssembly.RuntimeError('unreachable');
     // As a panic inside a future of wasm-bindgen does: the error surfaces, the promise never settles.
     if (prompt.includes('!crash'))
@@ -136,7 +136,7 @@ export class Picture {
       model: this.#model,
       ...scores(prompt, elements, this.#kind),
       device: this.#device,
-      timings_ms: { load: 412, image: 38.2, prefix: 61.7, questions: 24.4 },
+      timings_ms: { load: 412, image: 38.2, prefix: 0, questions: 86.1 },
       elements_geometric_mean: elements.length === 0 ? null : 0.42,
       scoring: this.#kind === 'yes_no' ? { preset: 'zero-shot' } : {},
     };
@@ -145,8 +145,12 @@ export class Picture {
   free(): void {}
 }
 
+interface InspectOptions extends Pick<LoadOptions, 'files' | 'name' | 'read'> {
+  readonly prepare?: boolean;
+}
+
 /** Reads a header and the end of every file. */
-export async function inspect({ files, name, read }: Pick<LoadOptions, 'files' | 'name' | 'read'>): Promise<Inspection> {
+export async function inspect({ files, name, read }: InspectOptions): Promise<Inspection> {
   for (const { name, bytes } of files) {
     await read(name, 0, Math.min(bytes, 1024));
     await read(name, Math.max(0, bytes - 8), Math.min(bytes, 8));

@@ -38,7 +38,7 @@ export interface PlainError {
 
 /** Stages of loading, opening and scoring, in the order in which they come. */
 export type Stage =
-  'program' | 'download' | 'verify' | 'upload' | 'compile' | 'selftest' | 'image' | 'prefix' | 'questions';
+  'program' | 'download' | 'verify' | 'upload' | 'compile' | 'selftest' | 'image' | 'questions';
 
 /** How far a stage is: bytes for `download`, `verify` and `upload`, otherwise steps. `total` 0 means unknown. */
 export interface Progress {

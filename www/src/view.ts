@@ -14,7 +14,6 @@ import { duration, failure, percent, place, sentence, size, stage } from './word
 const TIMINGS: Readonly<Record<string, string>> = {
   load: 'loading',
   image: 'picture',
-  prefix: 'prompt',
   questions: 'questions',
 };
 
@@ -181,7 +180,8 @@ function drawFact(name: 'confidence' | 'probability' | 'together', text: string 
 }
 
 function provenance({ model, device, timings_ms, scoring }: ScoreResult, engine: EngineState): [string, string, string?][] {
-  const times = Object.entries(timings_ms).map(([name, ms]) => `${TIMINGS[name] ?? name} ${duration(ms)}`);
+  const taken = Object.entries(timings_ms).filter(([, ms]) => ms > 0);
+  const times = taken.map(([name, ms]) => `${TIMINGS[name] ?? name} ${duration(ms)}`);
   const { preset } = scoring;
   const bytes = engine.phase === 'ready' ? `${size(engine.bytes)}, ` : '';
   const rows: [string, string, string?][] = [

@@ -10,7 +10,6 @@ const STAGES: Record<Stage, string> = {
   compile: 'Preparing the device',
   selftest: 'Checking that the device computes correctly',
   image: 'Looking at the picture',
-  prefix: 'Reading the prompt',
   questions: 'Answering the questions',
 };
 

@@ -101,8 +101,10 @@ async function examine(ask: ScorerCalls['inspect']['ask']): Promise<Inspection> 
   await startProgram();
   const reader = 'port' in ask ? new PortReader(ask.port) : new BlobReader(ask.blobs);
   const files = 'port' in ask ? [...ask.files] : ask.blobs.map(described);
+  // Who looks through a port is about to download: the kernels are made ready beside it.
+  const prepare = 'port' in ask && chosen?.device === 'gpu';
   try {
-    return await inspect({ files, name: ask.name, read: reader.read });
+    return await inspect({ files, name: ask.name, read: reader.read, prepare });
   } catch (thrown) {
     throw reader.failure ?? thrown;
   } finally {

@@ -114,7 +114,11 @@ impl Tiles {
             ("PART", self.part),
             ("POOL", self.pool()),
         ];
-        constants.iter().map(|(name, value)| format!("const {name} = {value}u;\n")).collect()
+        let mut text = String::new();
+        for (name, value) in constants {
+            let _ = writeln!(text, "const {name} = {value}u;");
+        }
+        text
     }
 }
 

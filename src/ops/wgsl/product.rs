@@ -1,7 +1,6 @@
 //! Products with a stored matrix: `product.wgsl`, one of `stored/*.wgsl` and the epilogue, put together.
 
-use std::fmt::Write;
-
+use super::rows::{Buffer, INFO, bindings, item};
 use crate::format::DType;
 
 /// Outputs that a workgroup computes in a row of `w`, and columns of `w` that it unpacks.
@@ -87,7 +86,7 @@ impl Product {
     pub(crate) fn source(&self) -> String {
         let rows = self.tile.rows();
         include_str!("product.wgsl")
-            .replace("$bindings", &self.bindings())
+            .replace("$bindings", &bindings(&self.buffers()))
             .replace("$helpers", &self.helpers())
             .replace("$registers", &registers())
             .replace("$accumulate", &accumulate())
@@ -122,28 +121,20 @@ impl Product {
         optional.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
     }
 
-    fn bindings(&self) -> String {
-        let rows = if self.vectors { "vec4<f32>" } else { "f32" };
+    fn buffers(&self) -> Vec<Buffer> {
+        let rows = item(self.vectors);
         let mut buffers = vec![("x", "read", rows), ("words", "read", "u32")];
         buffers.extend(self.inputs().into_iter().map(|name| (name, "read", rows)));
-        buffers.extend([("y", "read_write", rows), ("info", "read", "u32")]);
-        let mut text = String::new();
-        for (index, (name, access, item)) in buffers.into_iter().enumerate() {
-            let _ =
-                writeln!(text, "@group(0) @binding({index}) var<storage, {access}> {name}: array<{item}>;");
-        }
-        text
+        buffers.extend([("y", "read_write", rows), INFO]);
+        buffers
     }
 
     /// How rows are read, the matrix unpacked and the result written.
     fn helpers(&self) -> String {
         let mut text = include_str!("weight.wgsl").to_owned();
         text += stored(self.stored);
-        text += match (self.vectors, self.stored.is_quantised()) {
-            // Blocks of 32 fill every tile of the inner axis.
-            (_, true) => WHOLE_WEIGHT,
-            (_, false) => PADDED_WEIGHT,
-        };
+        // Blocks of 32 fill every tile of the inner axis; rows of floats may end within one.
+        text += if self.stored.is_quantised() { WHOLE_WEIGHT } else { PADDED_WEIGHT };
         text += if self.vectors { VECTOR_ROWS } else { SCALAR_ROWS };
         for name in self.inputs() {
             text += &if self.vectors { vector_reader(name) } else { scalar_reader(name) };

@@ -94,8 +94,8 @@ async function measure(page, device, { model, picture, prompt, elements }) {
     if (used !== device) throw new Error(`${device}: the model was loaded on ${used}`);
     await phase('open', 'the picture', open, picture);
     const one = await phase('one', 'the first score', score, { prompt, elements: elements.slice(0, 1) });
-    const { image, prefix, questions } = one.result.timings_ms;
-    Object.assign(figures, { image, prefix, one: questions });
+    const { image, questions } = one.result.timings_ms;
+    Object.assign(figures, { image, one: questions });
     const more = await phase('more', 'the second score', score, { prompt, elements });
     figures.more = more.result.timings_ms.questions;
     sizes(more.info);

@@ -40,11 +40,10 @@ export async function measureNative(binary, model, image, requests) {
   const score = ({ flags }) => run(binary, ['score', '--model', model, '--image', image, ...flags, '--json']);
   const one = await score(requests.one);
   const more = await score(requests.more);
-  const { load, image: seen, prefix, questions } = one.result.timings_ms;
+  const { load, image: seen, questions } = one.result.timings_ms;
   const figures = {
     load,
     image: seen,
-    prefix,
     one: questions,
     more: more.result.timings_ms.questions,
     memory: Math.max(one.memory, more.memory),

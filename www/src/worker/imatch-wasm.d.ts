@@ -23,7 +23,12 @@ declare module 'imatch-wasm' {
   }
 
   /** Reads headers only, at most 1 MiB at a time, one after the other. */
-  export function inspect(options: { files: ModelFile[]; name: string; read: Read }): Promise<Inspection>;
+  export function inspect(options: {
+    files: ModelFile[];
+    name: string;
+    read: Read;
+    prepare: boolean;
+  }): Promise<Inspection>;
 
   export class Engine {
     private constructor();
