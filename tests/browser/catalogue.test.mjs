@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { SHOTS, launch, score, serve, takeSample, visit } from './harness.mjs';
+import { SHOTS, idle, launch, score, serve, takeSample, visit } from './harness.mjs';
 import { contrast, overflow, structure } from './inspect.mjs';
 
 const MODELS = fileURLToPath(new URL('../../www/mock/models/', import.meta.url));
@@ -29,6 +29,7 @@ const text = (page, id) => page.locator(`#${id}`).textContent();
 /** The dialog with one known model unfolded. */
 async function unfold(page, name) {
   await page.locator('#model-change').click();
+  await page.locator('#model-stored li').first().waitFor();
   if (!(await page.locator('#known-models').isVisible())) await page.locator('#known > summary').click();
   const model = page.locator('.known-model', { has: page.locator('summary', { hasText: name }) });
   await model.locator('summary').click();
@@ -36,14 +37,15 @@ async function unfold(page, name) {
   return model;
 }
 
-/** Gives files to the dialog, takes the model they are, and waits for what becomes of it. */
+/** Gives files to the dialog, takes the model they are, and waits until it is loaded or has failed to. */
 async function give(page, files) {
   await page.locator('#model-change').click();
+  await page.locator('#model-card').waitFor({ state: 'hidden' });
   await page.locator('#model-files').setInputFiles(
     files.map(([name, bytes]) => ({ name, mimeType: 'application/octet-stream', buffer: Buffer.from(bytes) })),
   );
   await page.locator('#model-card .button').click();
-  await page.locator('#device-status:visible').waitFor();
+  await idle(page);
 }
 
 /** Another catalogue than the one that the server has. */
@@ -99,9 +101,12 @@ test('known models are unfolded and looked at with the keyboard', async () => {
   await page.keyboard.press('Enter');
   await page.locator('#known > summary').focus();
   const focused = () => page.evaluate(() => document.activeElement?.textContent);
-  for (const expected of ['Pretended shapes5 kB to download', 'Look at it']) {
+  for (const [shown, expected] of [
+    ['summary', 'Pretended shapes5 kB to download'],
+    ['button', 'Look at it'],
+  ]) {
     await page.keyboard.press('Enter');
-    await page.locator('#known-models li').first().waitFor();
+    await page.locator(`#known-models li:first-child ${shown}`).waitFor();
     await page.keyboard.press('Tab');
     assert.equal(await focused(), expected);
   }
@@ -109,6 +114,7 @@ test('known models are unfolded and looked at with the keyboard', async () => {
   await page.locator('#model-card .button').waitFor();
   assert.equal(await focused(), 'Use this model');
   await page.keyboard.press('Escape');
+  await page.locator('#model-chooser').waitFor({ state: 'hidden' });
   assert.equal(await focused(), 'Change the model');
   await context.close();
 });
@@ -171,7 +177,7 @@ test('given files with the listed digest are said to be listed; others are an er
   assert.match(problem, /The weights of Elsewhere have SHA-256 [0-9a-f]{64}, and catalogue\.json expects [0-9a-f]{64}\.$/);
   assert.equal(await text(page, 'model-status'), 'not loaded');
   await page.locator('#score').click();
-  await page.locator('#score:visible').waitFor();
+  await idle(page);
   assert.equal(await text(page, 'problem'), problem, 'it is not scored with at the second try either');
   await context.close();
 });
@@ -191,7 +197,7 @@ for (const [what, edit, expected] of [
     });
     const addresses = COPIED.map((name) => `models/copied/${name}`);
     await page.goto(`${site.origin}/?device=cpu`);
-    await page.locator('#device-status:visible').waitFor();
+    await idle(page);
     await page.locator('#model-change').click();
     await page.locator('#model-address').fill(addresses.reverse().join(' '));
     await page.keyboard.press('Enter');
@@ -210,7 +216,7 @@ test('files of other sizes or another architecture are no known model', async ()
   assert.doesNotMatch(await provenance(page), /Known as/);
   await change(context, ({ models }) => (models[2].family = 'internvl'));
   await page.reload();
-  await page.locator('#device-status:visible').waitFor();
+  await idle(page);
   await give(page, ELSEWHERE.map((name) => [name, Buffer.alloc(2000)]));
   assert.doesNotMatch(await provenance(page), /Known as/);
   await context.close();
@@ -234,7 +240,7 @@ for (const [what, answer, expected] of [
     const { page, context } = await open('/', { wait: false });
     await context.route(CATALOGUE, (route) => route.fulfill(answer));
     await page.goto(`${site.origin}/?device=cpu`);
-    await page.locator('#device-status:visible').waitFor();
+    await idle(page);
     assert.doesNotMatch(await provenance(page), /Known as/);
     await page.locator('#model-change').click();
     await page.locator('#known > summary').click();

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { join } from 'node:path';
-import { SHOTS, launch, score, serve, takeSample, visit } from './harness.mjs';
+import { SHOTS, idle, launch, score, serve, takeSample, visit } from './harness.mjs';
 import { contrast, overflow, structure } from './inspect.mjs';
 
 let browser, site;
@@ -41,7 +41,7 @@ test('another model is looked at, used, stored beside the first, and taken back'
   assert.match(await text(page, 'model-card'), /^pretended shapesKindqwen3_vl, q8_0, converted.*will run on the CPU/);
   assert.equal(await page.evaluate(() => document.activeElement?.textContent), 'Use this model');
   await page.keyboard.press('Enter');
-  await page.locator('#device-status:visible').waitFor();
+  await idle(page);
   assert.equal(await page.locator('#stale').isVisible(), true, 'the result is of the model before');
   assert.equal(await page.locator('#badge').isVisible(), false);
   await score(page);
@@ -51,13 +51,34 @@ test('another model is looked at, used, stored beside the first, and taken back'
   assert.equal(await page.locator('#model-stored li').count(), 2);
   const loaded = seen.requests.length;
   await page.locator('#model-stored button:enabled', { hasText: 'Use' }).click();
-  await page.locator('#device-status:visible').waitFor();
+  await idle(page);
   assert.deepEqual(
     seen.requests.slice(loaded).filter((url) => url.endsWith('.gguf')),
     [],
     'it was stored',
   );
   assert.deepEqual(seen.problems, []);
+  await context.close();
+});
+
+test('a model that takes the place of another is being loaded from the click on, and can be stopped', async () => {
+  const { page, context } = await visit(browser, site.origin, '/?device=cpu');
+  await choose(page);
+  await look(page, 'models/yes-no/manifest.json');
+  const said = await page.locator('#model-card .button').evaluate((button) => {
+    button.click();
+    const [model, device, cancel] = ['model-status', 'device-status', 'cancel'].map((id) => document.getElementById(id));
+    const said = [model.textContent, device.hidden, cancel.hidden];
+    // Before the next task, so that the model before is still there.
+    cancel.click();
+    return said;
+  });
+  assert.deepEqual(said, ['being loaded', true, false]);
+  await idle(page);
+  assert.equal(await text(page, 'model-status'), 'not loaded');
+  await takeSample(page);
+  await score(page);
+  assert.match(await text(page, 'probability'), /%$/);
   await context.close();
 });
 
@@ -72,7 +93,7 @@ test('a model is removed with the keyboard, and the dialog closes with Escape', 
   assert.equal(await text(page, 'announcer'), 'Removed pretended shapes');
   assert.equal(await page.evaluate(() => document.activeElement?.id), 'model-close');
   await page.keyboard.press('Escape');
-  assert.equal(await page.locator('#model-chooser').isVisible(), false);
+  await page.locator('#model-chooser').waitFor({ state: 'hidden' });
   assert.equal(await page.evaluate(() => document.activeElement?.id), 'model-change');
   await takeSample(page);
   await score(page);

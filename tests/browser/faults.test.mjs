@@ -1,7 +1,7 @@
 // What goes wrong, on the pretended wasm module, which fails when asked to (www/mock/imatch.ts).
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { launch, score, serve, takeSample, visit } from './harness.mjs';
+import { idle, launch, score, scored, serve, takeSample, visit } from './harness.mjs';
 
 let browser, site;
 before(async () => {
@@ -51,17 +51,24 @@ test('what is scored is what stood in the form at the click, and later changes m
   await page.locator('#score').click();
   await page.locator('#prompt').fill('a blue star');
   release();
-  await page.locator('#result:visible').waitFor();
+  await scored(page);
   assert.equal(await page.locator('#stale').isVisible(), true, 'the form was changed while the model was loading');
   const got = await text(page, 'overall-value');
   await score(page);
   assert.notEqual(await text(page, 'overall-value'), got);
   await page.locator('#prompt').fill('a red circle');
-  await page.locator('#score').click();
-  await page.locator('#cancel:visible').waitFor();
-  await page.locator('#prompt').fill('');
-  await page.locator('#prompt').fill('a red circle');
-  await page.locator('#score:visible').waitFor();
+  // At once, so that the result cannot come before the changes.
+  const running = await page.evaluate(() => {
+    document.querySelector('#score').click();
+    const prompt = document.querySelector('#prompt');
+    for (const text of ['', 'a red circle']) {
+      prompt.value = text;
+      prompt.dispatchEvent(new InputEvent('input', { bubbles: true }));
+    }
+    return !document.querySelector('#cancel').hidden;
+  });
+  assert.equal(running, true);
+  await scored(page);
   assert.equal(await text(page, 'overall-value'), got);
   assert.equal(await page.locator('#stale').isVisible(), false, 'the form is again what was asked');
   await context.close();
@@ -214,7 +221,7 @@ test('a server that sends no policy is not credited with one', async () => {
     await route.fulfill({ response, headers });
   });
   await page.goto(`${site.origin}/?device=cpu`);
-  await page.locator('#device-status:visible').waitFor();
+  await idle(page);
   assert.match(await text(page, 'privacy'), /does not send the policy/);
   await context.close();
 });

@@ -107,18 +107,33 @@ export async function blank(browser, site) {
   return { page, seen };
 }
 
-/** A page of its own context, opened at `path` once the model is there (or has failed to come). */
-export async function visit(browser, origin, path = '/', { wait = true, ...options } = {}) {
+/**
+ * A page of its own context, opened at `path` once the samples are there and the model is (or has failed to come);
+ * `before` may do something to the context first.
+ */
+export async function visit(browser, origin, path = '/', { wait = true, before, ...options } = {}) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 900 },
     reducedMotion: 'reduce',
     ...options,
   });
+  await before?.(context);
   const page = await context.newPage();
   const seen = watch(page);
   await page.goto(origin + path);
-  if (wait) await page.locator('#device-status:visible').waitFor();
+  if (wait) {
+    await page.locator('.sample').first().waitFor();
+    await idle(page);
+  }
   return { page, seen, context };
+}
+
+/**
+ * Waits until nothing is being loaded or scored. Whatever loads or scores hides the line before the click or key that
+ * asked for it is answered, so that the line is never one from before.
+ */
+export function idle(page, timeout = 30_000) {
+  return page.locator('#device-status:visible').waitFor({ timeout });
 }
 
 /** Takes a sample by its number. */
@@ -128,6 +143,18 @@ export async function takeSample(page, index = 0) {
 
 export async function score(page, timeout = 30_000) {
   await page.locator('#score').click();
-  await page.locator('#result:visible').waitFor({ timeout });
-  await page.locator('#score:visible').waitFor({ timeout });
+  await scored(page, timeout);
+}
+
+/** Waits for the next result: it takes the focus, which whatever asked for it took from the result before. */
+export function scored(page, timeout = 30_000) {
+  return page.locator('#result-title:focus').waitFor({ timeout });
+}
+
+/** Waits until `condition` holds here, in the test: for what a server has seen. */
+export async function until(condition) {
+  for (const end = Date.now() + 30_000; !condition(); ) {
+    if (Date.now() > end) throw new Error(`not within 30 s: ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }

@@ -3,10 +3,12 @@ import { createHash } from 'node:crypto';
 import { createServer, request as forward } from 'node:http';
 import { after, beforeEach } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { launch, serve } from './harness.mjs';
+import { launch, serve, until } from './harness.mjs';
 
-/** Patience for tests: three tries within a second. */
-export const HASTY = { attempts: 3, backoffMs: 10, longestBackoffMs: 40, stallMs: 400 };
+/** Patience for tests: three tries within a second, and none given up for a machine that is slow. */
+export const HASTY = { attempts: 3, backoffMs: 10, longestBackoffMs: 40, stallMs: 20_000 };
+/** The same, for connections that are to stall. */
+export const STALLING = { ...HASTY, stallMs: 1000 };
 
 export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 
@@ -20,10 +22,18 @@ export function weights(length, seed = 1) {
   return bytes;
 }
 
-/** Sends so many bytes and ends the connection. */
-export const cut = (after) => (answer) => answer.send(after, () => answer.response.socket.end());
+/** How much of a model the page that loads has, files before this one included. */
+const reader = { loaded: 0 };
+
+/** Sends so many bytes and ends the connection; `before` are the bytes of the model's files before this one. */
+export const cut =
+  (after, before = 0) =>
+  (answer) =>
+    answer.send(after, () => answer.end(before));
 /** Sends so many bytes and then nothing more. */
 export const stall = (after) => (answer) => answer.send(after, () => undefined);
+/** Sends so many bytes, and the others once `released` is. */
+export const hold = (after, released) => (answer) => answer.hold(after, released);
 /** Ends in order after so many bytes without having said how many there are. */
 export const silently = (after) => (answer) => {
   delete answer.headers['Content-Length'];
@@ -45,7 +55,7 @@ export const as = (etag) => (answer) => {
 /** Promises so many bytes more than it sends. */
 export const promise = (more) => (answer) => {
   answer.headers['Content-Length'] += more;
-  answer.send(Infinity, () => answer.response.socket.end());
+  answer.send(Infinity, () => answer.end());
 };
 /** Sends a piece every few milliseconds. */
 export const drip = (piece, ms) => (answer) => answer.drip(piece, ms);
@@ -115,12 +125,15 @@ export async function misbehave(site) {
       method,
       range: headers.range ?? null,
       condition: headers['if-range'] ?? null,
+      at: performance.now(),
       status: 0,
       sent: 0,
+      closed: false,
     };
     log.push(entry);
     if (files.down) return response.destroy();
     response.on('finish', () => (entry.status = response.statusCode));
+    response.on('close', () => (entry.closed = true));
     if (file === undefined) return response.writeHead(404).end();
     if (method === 'HEAD' && !file.head) return response.writeHead(405).end();
     if (file.gzip && entry.range === null) {
@@ -138,10 +151,12 @@ class Answer {
   constructor(file, entry, response) {
     const { body, etag, ranges, ifRange } = file;
     Object.assign(this, { entry, response });
+    reader.loaded = 0;
     const [, first] = /^bytes=(\d+)-/.exec(entry.range ?? '') ?? [];
     const [, last = body.length - 1] = /-(\d+)$/.exec(entry.range ?? '') ?? [];
     const partial = first !== undefined && ranges && (!ifRange || entry.condition === null || entry.condition === etag);
     this.code = partial ? 206 : 200;
+    this.first = partial ? Number(first) : 0;
     this.bytes = partial ? body.subarray(Number(first), Number(last) + 1) : body;
     const length = this.bytes.length + (partial ? 0 : file.more);
     this.headers = { 'Content-Type': 'application/octet-stream', 'Content-Length': length };
@@ -159,15 +174,29 @@ class Answer {
     this.entry.sent += this.bytes.length;
     if (Number(this.headers['Content-Length']) === this.bytes.length || this.entry.method === 'HEAD')
       this.response.end(this.bytes);
-    else this.response.write(this.bytes, () => setTimeout(() => this.response.socket.end(), 200));
+    else this.response.write(this.bytes, () => this.end());
   }
 
   send(most, then) {
     this.#head();
     const sent = this.bytes.subarray(0, most);
     this.entry.sent += sent.length;
-    // A stream that fails drops what has not been read of it, so the reader gets time to catch up.
-    this.response.write(sent, () => setTimeout(then, 200));
+    this.response.write(sent, then);
+  }
+
+  /** Ends the connection once everything sent has been read: a stream that fails drops the rest. */
+  async end(before = 0) {
+    const all = before + this.first + this.entry.sent;
+    if (this.entry.sent > 0) await until(() => reader.loaded >= all);
+    this.response.socket.end();
+  }
+
+  async hold(after, released) {
+    this.#head();
+    this.entry.sent += this.bytes.length;
+    this.response.write(this.bytes.subarray(0, after));
+    await released;
+    this.response.end(this.bytes.subarray(after));
   }
 
   async drip(piece, ms) {
@@ -226,15 +255,25 @@ export function forget(page) {
   });
 }
 
+const listening = new WeakSet();
+
 /** Loads a model on the CPU and gives what became of it. */
-export function load(page, model, options = {}) {
+export async function load(page, model, options = {}) {
+  if (!listening.has(page)) await page.exposeFunction('report', (loaded) => void (reader.loaded = loaded));
+  listening.add(page);
   return page.evaluate(
     async ([model, options]) => {
+      window.downloaded = 0;
       const { Evaluator } = await import('/imatch.js');
       const { given, ...rest } = options;
       const source = given === undefined ? model : (window.files ?? []);
       const started = performance.now();
-      const outcome = await Evaluator.load({ model: source, device: 'cpu', ...rest }).then(
+      const onProgress = ({ stage, loaded }) => {
+        if (stage !== 'download') return;
+        window.downloaded = loaded;
+        window.report(loaded);
+      };
+      const outcome = await Evaluator.load({ model: source, device: 'cpu', onProgress, ...rest }).then(
         async (evaluator) => {
           const { bytes, kept, info } = evaluator;
           await evaluator.dispose();
@@ -246,6 +285,13 @@ export function load(page, model, options = {}) {
     },
     [model, { patience: HASTY, ...options }],
   );
+}
+
+/** A promise and what fulfils it. */
+export function gate() {
+  let open;
+  const opened = new Promise((resolve) => (open = resolve));
+  return { opened, open };
 }
 
 /** What lies in the origin private file system: names with SHA-256 of files and parts, without records. */

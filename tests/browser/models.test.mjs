@@ -6,7 +6,7 @@ import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { KINDS, launch, serve, visit } from './harness.mjs';
+import { KINDS, idle, launch, score, serve, visit } from './harness.mjs';
 import { embed, load, misbehave } from './misbehaving.mjs';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -132,8 +132,7 @@ if (KINDS.includes('real'))
         await page.locator('#model-status', { hasText: 'read from your files' }).waitFor();
         await page.locator('#file').setInputFiles(PICTURE);
         await page.locator('#prompt').fill(PROMPT);
-        await page.locator('#score').click();
-        await page.locator('#result:visible').waitFor();
+        await score(page);
         const want = native(folder);
         const got = Number(await page.locator('#overall-value').textContent());
         assert.ok(Math.abs(got - want.overall.score) < 0.006, `${got}, the command line says ${want.overall.score}`);
@@ -152,8 +151,12 @@ if (KINDS.includes('real'))
       const all = PAIR.reduce((sum, name) => sum + statSync(`${ROOT}tests/golden/gguf/${name}`).size, 0);
       assert.ok(asked.reduce((sum, { sent }) => sum + sent, 0) < all / 2, 'only headers were fetched');
       assert.match(await page.locator('#model-card').textContent(), /qwen3_vl, q4_k/);
+      const status = () => page.locator('#model-status').textContent();
+      const demo = await status();
       await page.locator('#model-card .button').click();
-      await page.locator('#model-status', { hasText: 'kept in this browser' }).waitFor();
+      await idle(page);
+      assert.match(await status(), /kept in this browser/);
+      assert.notEqual(await status(), demo);
       assert.deepEqual(seen.problems, []);
       await context.close();
     });

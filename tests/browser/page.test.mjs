@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { join } from 'node:path';
-import { KINDS, SHOTS, launch, score, serve, takeSample, visit } from './harness.mjs';
+import { KINDS, SHOTS, launch, score, scored, serve, takeSample, visit } from './harness.mjs';
 import { contrast, overflow, structure } from './inspect.mjs';
 
 for (const kind of KINDS)
@@ -84,7 +84,7 @@ for (const kind of KINDS)
       assert.deepEqual(await page.locator('.chip').allTextContents(), ['red circlecolor']);
       assert.equal(await page.locator('#announcer').textContent(), 'Removed a wish');
       await page.keyboard.press('Control+Enter');
-      await page.locator('#result:visible').waitFor();
+      await scored(page);
       assert.equal(await focused(), 'result-title');
       assert.deepEqual(seen.problems, []);
       await context.close();
@@ -127,7 +127,7 @@ for (const kind of KINDS)
     test('what is missing is said at the field that lacks it', async () => {
       const { page, context } = await open('/?device=cpu');
       await page.locator('#score').click();
-      assert.equal(await page.locator('#picture-problem').textContent(), 'Choose a picture first.');
+      assert.equal(await page.locator('#picture-problem:visible').textContent(), 'Choose a picture first.');
       await takeSample(page);
       await page.locator('#prompt').fill('  ');
       await page.locator('#score').click();

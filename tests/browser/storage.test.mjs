@@ -4,8 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { launchProfile } from './harness.mjs';
-import { cut, drip, embed, load, putModel, sha256, status, stored, weights, webPage, wild } from './misbehaving.mjs';
+import { launchProfile, until } from './harness.mjs';
+import { cut, embed, gate, hold, load, putModel, sha256, status, stored, weights, webPage, wild } from './misbehaving.mjs';
 
 const { browser, server, page } = await wild();
 
@@ -120,7 +120,7 @@ for (const [what, etag] of [
     put(2, [cut(100_000), status(404)]);
     assert.equal((await load(page, pair)).code, 'network');
     assert.equal((await unreachable()).sha256, first.sha256, 'the first version is still there');
-    put(2, [], [cut(100_000), status(404)]);
+    put(2, [], [cut(100_000, 200_000), status(404)]);
     assert.equal((await load(page, pair)).code, 'network');
     assert.equal((await unreachable()).code, 'network', 'half of each version is there');
     const second = await load(page, pair);
@@ -218,10 +218,14 @@ test('room that runs out on the way is the same failure', async () => {
 
 test('two tabs at once download a model once', async () => {
   const { context, page } = await embed(browser, server);
-  const { address, path } = putModel(server, 'tabs', { next: [drip(200_000, 50)] });
+  const { opened, open } = gate();
+  const { address, path } = putModel(server, 'tabs', { next: [hold(1_000_000, opened)] });
   const other = await context.newPage();
   await other.goto(`${server.origin}/blank`);
-  const outcomes = await Promise.all([load(page, address), load(other, address)]);
+  const both = Promise.all([load(page, address), load(other, address)]);
+  await until(() => server.asked('tabs/manifest.json').length === 2 && server.asked(path).length > 0);
+  open();
+  const outcomes = await both;
   assert.deepEqual(
     outcomes.map(({ code }) => code),
     [undefined, undefined],
@@ -264,14 +268,16 @@ test('models are listed with their sizes and removed, but for what others need',
 
 test('a model that another tab is downloading is not removed under its hands', async () => {
   const { context, page } = await embed(browser, server);
-  const { address, path } = putModel(server, 'busy', { next: [drip(200_000, 100)] });
+  const { opened, open } = gate();
+  const { address, path } = putModel(server, 'busy', { next: [hold(1_000_000, opened)] });
   const other = await context.newPage();
   await other.goto(`${server.origin}/blank`);
   const loading = load(other, address);
-  while (server.asked(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => server.asked(path).length > 0);
   const [{ key }] = await models(page, 'list');
   const refused = await models(page, 'remove', key);
   assert.deepEqual(refused, { code: 'io', message: 'model.gguf: it is being downloaded or checked at the moment' });
+  open();
   assert.equal((await loading).code, undefined);
   assert.equal(await models(page, 'remove', key), null);
   assert.deepEqual(await models(page, 'list'), []);
@@ -283,26 +289,30 @@ test('of a model that is partly being downloaded nothing is removed', async () =
   const names = ['d.gguf', 'mmproj-d.gguf'].map((name) => `partly/${name}`);
   const pair = names.map((name) => `/wild/${name}`);
   server.put(names[0], weights(100_000));
-  server.put(names[1], weights(1_000_000), { next: [drip(200_000, 100)] });
+  const { opened, open } = gate();
+  server.put(names[1], weights(1_000_000), { next: [hold(500_000, opened)] });
   const other = await context.newPage();
   await other.goto(`${server.origin}/blank`);
   const loading = load(other, pair);
-  while (server.asked(names[1]).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => server.asked(names[1]).length > 0);
   const [{ key }] = await models(page, 'list');
   const refused = await models(page, 'remove', key);
   assert.deepEqual(refused, { code: 'io', message: 'mmproj-d.gguf: it is being downloaded or checked at the moment' });
   assert.ok(Object.values(await stored(page)).includes(sha256(weights(100_000))));
+  open();
   assert.equal((await loading).code, undefined);
   await context.close();
 });
 
 test('without locks a file is still downloaded once at a time within one page', async () => {
   const { context, page } = await lacking('Object.defineProperty(navigator, "locks", { value: undefined })');
-  const { address, path, bytes } = putModel(server, 'lockless', { next: [drip(200_000, 50)] });
+  const { opened, open } = gate();
+  const { address, path, bytes } = putModel(server, 'lockless', { next: [hold(1_000_000, opened)] });
   const both = Promise.all([load(page, address), load(page, address)]);
-  while (server.asked(path).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => server.asked(path).length > 0);
   const [{ key }] = await models(page, 'list');
   assert.equal((await models(page, 'remove', key))?.code, 'io');
+  open();
   assert.deepEqual((await both).map(({ code }) => code), [undefined, undefined]);
   assert.equal(server.asked(path).length, 1);
   assert.deepEqual(Object.values(await stored(page)), [sha256(bytes)]);

@@ -26,6 +26,8 @@ export class Controller {
   #loading: Loading | null = null;
   #job: AbortController | null = null;
   #opened: { blob: Blob; picture: Picture } | null = null;
+  /** Settles when every model before has been given back: two may not have room beside each other. */
+  #freed: Promise<unknown> = Promise.resolve();
 
   constructor(store: Store, options: ControllerOptions) {
     this.#store = store;
@@ -105,10 +107,13 @@ export class Controller {
     const { signal } = controller;
     const { model, device } = this.#store.state;
     const onProgress = (progress: Progress) => this.#progress(progress, signal);
-    const evaluator = Evaluator.load({ ...this.#options, model, device, signal, onProgress }).then(async (loaded) => {
+    const load = async () => {
+      await unlessAborted(this.#freed, signal);
+      const loaded = await Evaluator.load({ ...this.#options, model, device, signal, onProgress });
       loading.known = await compared(loaded, model, signal);
       return loaded;
-    });
+    };
+    const evaluator = load();
     const loading: Loading = { controller, evaluator, known: null };
     this.#loading = loading;
     this.#store.set({ engine: { phase: 'loading' }, progress: null });
@@ -132,20 +137,20 @@ export class Controller {
     this.#store.set({ engine: { phase: 'absent' }, progress: null });
   }
 
+  /** Loads what is chosen in the place of what there is. The page says so at once, and not when the old one is freed. */
   async #renew(): Promise<void> {
-    const { model, device } = this.#store.state;
     this.cancel();
-    await this.#discard();
-    // Another choice may have come in the meantime; it does the rest.
-    const { state } = this.#store;
-    if (state.device === device && state.model === model) await this.prepare();
+    this.#discard();
+    await this.prepare();
   }
 
-  async #discard(): Promise<void> {
+  /** Gives back what is loaded, or stops its loading. */
+  #discard(): void {
     const loading = this.#loading;
     if (loading === null) return;
     this.#unload(loading);
-    await loading.evaluator.then((evaluator) => evaluator.dispose()).catch(() => undefined);
+    const freed = loading.evaluator.then((evaluator) => evaluator.dispose()).catch(() => undefined);
+    this.#freed = Promise.all([this.#freed, freed]);
   }
 
   #progress(progress: Progress, { aborted }: AbortSignal): void {

@@ -7,7 +7,7 @@ declare const self: DedicatedWorkerGlobalScope;
 export interface Job {
   readonly id: number;
   readonly signal: AbortSignal;
-  /** Reports how far the work is; what comes too fast within one stage is left out. */
+  /** Reports how far the work is; of what comes too fast within one stage, only the last. */
   readonly onProgress: (progress: Progress) => void;
 }
 
@@ -32,12 +32,17 @@ export function serve<C extends Calls>(
     if (!('ask' in data)) return running.has(id) ? running.get(id)?.abort() : onLateAbort?.(id);
     const controller = new AbortController();
     running.set(id, controller);
-    handlers[data.kind](data.ask, { id, signal: controller.signal, onProgress: throttled(id) })
+    const reporter = new Reporter(id);
+    const onProgress = (progress: Progress) => reporter.report(progress);
+    handlers[data.kind](data.ask, { id, signal: controller.signal, onProgress })
       .then(
         (value) => post({ kind: 'answer', id, value }),
         (thrown: unknown) => onThrown?.(thrown) === true || post({ kind: 'error', id, error: plain(thrown) }),
       )
-      .finally(() => running.delete(id));
+      .finally(() => {
+        reporter.end();
+        running.delete(id);
+      });
   });
 }
 
@@ -45,14 +50,32 @@ export function post(response: Response): void {
   self.postMessage(response);
 }
 
-function throttled(id: number): (progress: Progress) => void {
-  let stage = '';
-  let next = 0;
-  return ({ stage: current, loaded, total }) => {
-    const now = performance.now();
-    if (current === stage && now < next && loaded < total) return;
-    stage = current;
-    next = now + PROGRESS_INTERVAL_MS;
-    post({ kind: 'progress', id, progress: { stage: current, loaded, total } });
-  };
+/** Throttles progress, and posts the last one late instead of never: a download that stalls shows how far it came. */
+class Reporter {
+  readonly #id: number;
+  #stage = '';
+  #next = 0;
+  #late: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(id: number) {
+    this.#id = id;
+  }
+
+  report({ stage, loaded, total }: Progress): void {
+    this.end();
+    const wait = stage === this.#stage && loaded < total ? this.#next - performance.now() : 0;
+    if (wait > 0) this.#late = setTimeout(() => this.#post({ stage, loaded, total }), wait);
+    else this.#post({ stage, loaded, total });
+  }
+
+  /** What has not been posted is not wanted any more. */
+  end(): void {
+    clearTimeout(this.#late);
+  }
+
+  #post(progress: Progress): void {
+    this.#stage = progress.stage;
+    this.#next = performance.now() + PROGRESS_INTERVAL_MS;
+    post({ kind: 'progress', id: this.#id, progress });
+  }
 }
