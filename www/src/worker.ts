@@ -90,7 +90,9 @@ async function startEngine(
     return loaded;
   } catch (thrown) {
     if (isTrap(thrown)) throw thrown;
-    const { code, message } = plain(reader.failure ?? thrown);
+    // What the device reported explains whatever came of it, a failed self-test for one.
+    const reported = await settled().then(() => undefined, (failure: unknown) => failure);
+    const { code, message } = plain(reported ?? reader.failure ?? thrown);
     throw new ImatchError({ code, message, device });
   } finally {
     starting = undefined;
