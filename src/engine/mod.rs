@@ -13,6 +13,7 @@ pub mod prefix;
 mod preflight;
 mod prepare;
 mod processor;
+mod products;
 pub mod selftest;
 mod session;
 mod trace;
@@ -93,6 +94,7 @@ impl Engine {
         let names: &[&str] = if tied { &[EMBEDDING] } else { &[EMBEDDING, HEAD] };
         let outside: Vec<_> = names.iter().map(|name| ((*name).to_owned(), table.clone())).collect();
         let processor = Processor::new(facts)?;
+        VisionLanguageModel::check_device(processor.config(), &place.device)?;
         let model = VisionLanguageModel::new(processor.config(), &place.device);
         let on_cpu = place.device == Device::flex();
         let weights = stored(&model, false).into_iter().filter_map(|parameter| {

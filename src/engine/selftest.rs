@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Engine;
+use super::{Engine, products};
 use crate::error::{Error, Kind, Result};
 use crate::image::Picture;
 use crate::model::Observer;
+use crate::ops::StoredMatrix;
 use crate::score::ScoreResult;
 use crate::text::Request;
 
@@ -74,6 +75,9 @@ pub async fn run(
     golden: &[serde_json::Value],
     observer: &impl Observer,
 ) -> Result<SelfTest> {
+    if !StoredMatrix::suits(&engine.device) {
+        products::check(&engine.device, engine.processor().config()).await?;
+    }
     let checks = engine.checks();
     for check in &checks {
         check.run(&engine.device).await?;

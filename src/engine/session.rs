@@ -149,7 +149,8 @@ impl Session {
         }
         let mut logits = Vec::with_capacity(questions.len());
         for (asked, answers) in answers {
-            let values = read(answers).await?;
+            // What a failed pass left behind is worth nothing either.
+            let values = read(answers).await.inspect_err(|_| self.prefix = None)?;
             let rows = values.chunks_exact(self.engine.answer_ids.len());
             for (question, row) in questions[asked].iter().zip(rows) {
                 logits.push(self.engine.closed_set(row, &question.answer_token_ids)?);

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use super::{Linear, VisionLanguageModel};
 use crate::ops::check::{Check, Finish};
 
-/// Rows of the left side of products: few, as answers are, and more than a tile has.
-const ROWS: [usize; 2] = [9, 70];
+/// Rows of the left side of products: one number for each tile that kernels have.
+const ROWS: [usize; 2] = [9, 64];
 
 /// Columns of a product beyond these are more of the same.
 const MOST_COLUMNS: usize = 320;
 
 /// Tokens of a prefix and of the questions behind it, and patches of a picture: no multiples of any tile.
-const PAST: usize = 37;
-const SEGMENTS: [usize; 3] = [9, 21, 5];
+const PAST: usize = 70;
+const SEGMENTS: [usize; 4] = [9, 70, 5, 70];
 const PATCHES: usize = 75;
 
 /// Each check once, in the order in which a model computes.
@@ -43,7 +43,8 @@ impl Checks {
                 stored: stored.dtype().name().to_owned(),
                 rows,
                 d_in,
-                d_out: d_out.min(MOST_COLUMNS),
+                // Widths that are no multiple of four have kernels of their own.
+                d_out: d_out.min(MOST_COLUMNS + d_out % 4),
                 finish: Finish { bias: layer.bias.is_some(), ..finish },
             });
         }
@@ -69,5 +70,18 @@ impl Checks {
         if self.known.insert(check.clone()) {
             self.checks.push(check);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ROWS;
+    use crate::ops::wgsl::tile_rows;
+
+    #[test]
+    fn products_are_checked_in_every_tile() {
+        let mut rows = ROWS.map(tile_rows);
+        rows.sort_unstable();
+        assert_eq!(rows, [32, 64]);
     }
 }

@@ -75,14 +75,17 @@ impl Linear {
         let rows = dims.iter().product::<usize>() / d_in;
         let input = input.reshape([rows, d_in]);
         let epilogue = Epilogue { bias: self.bias.as_ref().map(Param::val), ..epilogue };
-        let output = match (&self.stored, self.weight.adapter()) {
-            (Some(stored), _) => product(input, Matrix::Stored(stored), epilogue),
+        let base = |input: Tensor<2>, epilogue| match &self.stored {
+            Some(stored) => product(input, Matrix::Stored(stored), epilogue),
+            None => product(input, Matrix::Dense(&self.weight.base()), epilogue),
+        };
+        let output = match self.weight.adapter() {
             // Through the narrow middle: neither the sum of the matrices nor its gradient is ever made.
-            (None, Some(LoraAdapter { a, b, scale })) => {
+            Some(LoraAdapter { a, b, scale }) => {
                 let change = input.clone().matmul(a.val()).matmul(b.val()) * *scale;
-                finish(input.matmul(self.weight.base()) + change, epilogue)
+                finish(base(input, Epilogue::default()) + change, epilogue)
             }
-            (None, None) => product(input, Matrix::Dense(&self.weight.val()), epilogue),
+            None => base(input, epilogue),
         };
         dims[D - 1] = d_out;
         output.reshape(dims)

@@ -12,7 +12,7 @@
 //!
 //! A family is a configuration of these parts, and a vision tower of its own made of them. Embedding table and output head are not
 //! part of the module: only the rows of a prompt and of the answer tokens ever reach the
-//! device, as plain tensors.
+//! device.
 
 mod checks;
 mod decoder;
@@ -38,7 +38,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::ModelConfig;
-use crate::ops::{Epilogue, Matrix, StoredMatrix, product};
+use crate::error::Result;
+use crate::ops::{Epilogue, Matrix, StoredMatrix, check_width, product};
 use linear::{Linears, linears};
 
 /// A vision-language model without its embedding table and head.
@@ -56,6 +57,12 @@ impl VisionLanguageModel {
     /// A model of random parameters that come to life when first used.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         Self { visual: VisionTower::new(config, device), language_model: Decoder::new(&config.text, device) }
+    }
+
+    /// Refuses a model that a device's kernels cannot compute.
+    pub(crate) fn check_device(config: &ModelConfig, device: &Device) -> Result<()> {
+        check_width(config.text.head_dim, device)?;
+        check_width(config.vision.hidden_size / config.vision.num_heads, device)
     }
 
     /// Calls `visit` with every linear layer and the canonical name of its module.

@@ -1,11 +1,14 @@
 //! Attention of the patches of a picture among themselves, and of tokens behind a cache.
 
 use burn::nn::RmsNorm;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use super::composed::{attend, heads};
 use super::rotary::Rotary;
 use super::seen::Seen;
+#[cfg(feature = "kernels")]
+use crate::error::Error;
+use crate::error::Result;
 
 /// How a projection is cut into heads, and what is done to each query and key head before it is turned.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +59,22 @@ impl KeyValues {
             Form::InPlace(cache) => Form::InPlace(cache.truncated(len)),
         })
     }
+}
+
+/// Refuses heads of a width that a device's kernels do not take.
+///
+/// # Errors
+/// [`Kind::Device`](crate::error::Kind::Device), so that the CPU is tried in its place.
+pub fn check_width(width: usize, device: &Device) -> Result<()> {
+    #[cfg(feature = "kernels")]
+    if super::wgsl::runs_on(device) && (!width.is_multiple_of(4) || !super::wgsl::WIDTHS.contains(&width)) {
+        let [least, most] = [super::wgsl::WIDTHS.start(), super::wgsl::WIDTHS.end()];
+        return Err(Error::device(format!(
+            "attention heads have {width} values, and the GPU takes multiples of 4 from {least} to {most}"
+        )));
+    }
+    let _ = (width, device);
+    Ok(())
 }
 
 /// What one layer projects the tokens of a pass to.

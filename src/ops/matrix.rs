@@ -23,7 +23,7 @@ pub struct StoredMatrix {
 #[derive(Debug, Clone)]
 enum Place {
     /// In host memory, in the file's own order.
-    Host { bytes: Arc<[u8]>, device: Device },
+    Host { bytes: Arc<Vec<u8>>, device: Device },
     /// On the CPU, `[d_in, d_out]`: what is stored in f32 needs no decoding.
     Decoded(Tensor<2>),
     /// On a GPU, as the words that its kernels read.
@@ -66,14 +66,14 @@ impl StoredMatrix {
             let values = TensorData::new(decode_blocks(info.dtype, &bytes), shape);
             Place::Decoded(Tensor::<2>::from_data(values, device).transpose())
         } else {
-            Place::Host { bytes: bytes.into(), device: device.clone() }
+            Place::Host { bytes: Arc::new(bytes), device: device.clone() }
         };
         Ok(Self { dtype: info.dtype, shape, bytes })
     }
 
     /// A matrix of which only type and shape are known, which nothing can be multiplied with.
     pub fn planned(dtype: DType, shape: [usize; 2], device: &Device) -> Self {
-        Self { dtype, shape, bytes: Place::Host { bytes: Arc::new([]), device: device.clone() } }
+        Self { dtype, shape, bytes: Place::Host { bytes: Arc::default(), device: device.clone() } }
     }
 
     /// Rows of numbers, `[d_out, d_in]`.

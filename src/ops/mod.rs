@@ -30,7 +30,7 @@ mod rows;
 mod seen;
 pub mod wgsl;
 
-pub use attention::{Heads, KeyValues, Projected, attend_cached, attend_joint};
+pub use attention::{Heads, KeyValues, Projected, attend_cached, attend_joint, check_width};
 pub use composed::finish;
 pub use matrix::StoredMatrix;
 pub use norm::{layer_norm, rms_norm};

@@ -86,7 +86,7 @@ pub struct Timings {
     pub load: f64,
     /// Decoding, resizing and encoding the picture; on a GPU until its work is queued.
     pub image: f64,
-    /// The part that all questions share, where it is read by itself: 0, as it is read with the first questions.
+    /// The part that all questions share: 0, because one pass reads it with the first questions.
     pub prefix: f64,
     /// All questions, with what they share where it was not read before; on a GPU also what was still queued.
     pub questions: f64,

@@ -207,7 +207,7 @@ pub async fn inspect(options: JsValue) -> std::result::Result<JsValue, JsValue> 
         let preflight = engine::Preflight::of_headers(&headers, &files).await?;
         if field(&options, "prepare").is_truthy() {
             wasm_bindgen_futures::spawn_local(async move {
-                // What fails here fails again, and is reported, when the model is loaded.
+                // What is wrong here is wrong again when the model is loaded, and what the device reports is heard.
                 if let Ok(place) = device::gpu(None).await {
                     let _ = engine::prepare(&headers, &place.device).await;
                 }
@@ -219,7 +219,8 @@ pub async fn inspect(options: JsValue) -> std::result::Result<JsValue, JsValue> 
 }
 
 /// Compares the forms of operations on the browser's GPU with burn's on the CPU: of each of the `checks`
-/// ([`Check`](crate::ops::check::Check)) the largest difference, or an error that says where they differ.
+/// ([`Check`](crate::ops::check::Check)) the largest difference, or an error that says where they differ. For tests,
+/// and for whoever wants to know what a device does.
 #[wasm_bindgen]
 #[allow(unreachable_pub, reason = "JavaScript reaches it")]
 pub async fn compare(checks: JsValue) -> std::result::Result<JsValue, JsValue> {

@@ -118,7 +118,7 @@ impl WebObserver {
 
 /// Resolves in a later task. A resolved promise would not do: it runs before the event loop
 /// turns to messages. `setTimeout` would wait at least 4 ms once it is nested.
-async fn next_task() {
+pub(super) async fn next_task() {
     let promise = Promise::new(&mut |resolve, _| {
         let Ok(channel) = web_sys::MessageChannel::new() else {
             let _ = resolve.call0(&JsValue::NULL);

@@ -105,6 +105,8 @@ async function examine(ask: ScorerCalls['inspect']['ask']): Promise<Inspection> 
   const files = 'port' in ask ? [...ask.files] : ask.blobs.map(described);
   // Who looks through a port is about to download: the kernels are made ready beside it.
   const prepare = 'port' in ask && chosen?.device === 'gpu';
+  // A device that fails meanwhile is one that the CPU can stand in for.
+  if (prepare) starting = 'gpu';
   try {
     return await inspect({ files, name: ask.name, read: reader.read, prepare });
   } catch (thrown) {

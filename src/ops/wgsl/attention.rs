@@ -3,6 +3,7 @@
 
 use std::f32::consts::LOG2_E;
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use super::rows::{Buffer, INFO, THREADS, bindings};
 
@@ -64,6 +65,9 @@ struct Tiles {
     part: usize,
 }
 
+/// Widths of heads that kernels take, where they are multiples of four.
+pub(crate) const WIDTHS: RangeInclusive<usize> = 4..=256;
+
 /// Queries of a thread, the lanes of a vector.
 const LANES: [&str; 4] = ["x", "y", "z", "w"];
 
@@ -82,7 +86,8 @@ impl Tiles {
         let down = THREADS / across;
         let (queries, keys) = (LANES.len() * down, 32.max(4 * across));
         let chunk = width.div_ceil(width.div_ceil(8));
-        let room = (POOL - keys * down) / width;
+        // The last threads read columns beyond the head, which the pool must have.
+        let room = (POOL - keys * down - beyond(width, across)) / width;
         let part = keys.min(1 << room.ilog2());
         Self { width, across, down, queries, keys, chunk, part }
     }
@@ -100,7 +105,7 @@ impl Tiles {
     /// Vectors of the pool: queries and keys, later probabilities and values.
     fn pool(&self) -> usize {
         let scoring = self.chunk * (self.queries + 1 + self.keys + 1);
-        scoring.max(self.keys * self.down + self.part * self.width)
+        scoring.max(self.keys * self.down + self.part * self.width + beyond(self.width, self.across))
     }
 
     fn constants(&self) -> String {
@@ -120,6 +125,11 @@ impl Tiles {
         }
         text
     }
+}
+
+/// Vectors beyond a head's `width` that `across` threads read.
+const fn beyond(width: usize, across: usize) -> usize {
+    width.next_multiple_of(across) - width
 }
 
 impl Sizes {

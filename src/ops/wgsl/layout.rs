@@ -8,7 +8,7 @@ use crate::format::tensor::BLOCK;
 pub(crate) struct Layout {
     /// Values from one row to the next.
     pub(crate) stride: usize,
-    /// Words before the blocks' scales; 0 where they lie in the blocks or there are none.
+    /// Words before the scales of all blocks, where these lie apart from the values.
     pub(crate) scales: usize,
 }
 

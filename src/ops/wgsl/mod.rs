@@ -25,12 +25,20 @@ mod rotary;
 mod rows;
 
 #[cfg(feature = "kernels")]
+pub(crate) use attention::WIDTHS;
+#[cfg(feature = "kernels")]
 pub(super) use forms::{Cache, Words, add_rows, attend_cached, attend_joint, layer_norm, product, rms_norm};
 #[cfg(feature = "kernels")]
-pub(super) use launch::{is_on, runs_on};
+pub(crate) use launch::{is_on, runs_on};
 pub(crate) use layout::n_bytes as words_bytes;
 
 use std::fmt::Debug;
+
+/// Rows of the tile that computes a product of so many rows.
+#[cfg(test)]
+pub(crate) fn tile_rows(rows: usize) -> usize {
+    product::Tile::of(rows).rows()
+}
 
 /// Name and text of every kernel in all its variants.
 pub fn every_source() -> Vec<(String, String)> {
