@@ -132,7 +132,7 @@ impl Product {
     /// How rows are read, the matrix unpacked and the result written.
     fn helpers(&self) -> String {
         let mut text = include_str!("weight.wgsl").to_owned();
-        text += stored(self.stored);
+        text += &stored(self.stored).concat();
         // Blocks of 32 fill every tile of the inner axis; rows of floats may end within one.
         text += if self.stored.is_quantised() { WHOLE_WEIGHT } else { PADDED_WEIGHT };
         text += if self.vectors { VECTOR_ROWS } else { SCALAR_ROWS };
@@ -172,16 +172,18 @@ impl Product {
     }
 }
 
-fn stored(dtype: DType) -> &'static str {
+/// How values of a type are unpacked, and the scales that `Q4_K` and `Q5_K` share.
+fn stored(dtype: DType) -> [&'static str; 2] {
+    let affine = include_str!("stored/affine.wgsl");
     match dtype {
-        DType::F32 => include_str!("stored/f32.wgsl"),
-        DType::F16 => include_str!("stored/f16.wgsl"),
-        DType::BF16 => include_str!("stored/bf16.wgsl"),
-        DType::Q8_0 => include_str!("stored/q8_0.wgsl"),
-        DType::Q4_0 => include_str!("stored/q4_0.wgsl"),
-        DType::Q4K => include_str!("stored/q4_k.wgsl"),
-        DType::Q5K => include_str!("stored/q5_k.wgsl"),
-        DType::Q6K => include_str!("stored/q6_k.wgsl"),
+        DType::F32 => ["", include_str!("stored/f32.wgsl")],
+        DType::F16 => ["", include_str!("stored/f16.wgsl")],
+        DType::BF16 => ["", include_str!("stored/bf16.wgsl")],
+        DType::Q8_0 => ["", include_str!("stored/q8_0.wgsl")],
+        DType::Q4_0 => ["", include_str!("stored/q4_0.wgsl")],
+        DType::Q4K => [affine, include_str!("stored/q4_k.wgsl")],
+        DType::Q5K => [affine, include_str!("stored/q5_k.wgsl")],
+        DType::Q6K => ["", include_str!("stored/q6_k.wgsl")],
     }
 }
 
