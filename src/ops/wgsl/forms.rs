@@ -8,7 +8,7 @@ use super::attention::{Attention, Form, Sizes};
 use super::launch::{Access, Kernel, beside, buffer, int_buffer, launch, tensor};
 use super::layout::{Layout, words};
 use super::norm::{Kind, Norm};
-use super::product::{Activation as Made, Product, Steps, Tile};
+use super::product::{Activation as Made, Product, Steps};
 use super::rotary::{Rotate, RotateSizes, Store, StoreSizes};
 use super::rows::{AddRows, AddRowsSizes};
 use crate::format::DType;
@@ -74,7 +74,6 @@ pub(crate) fn product(x: Tensor<2>, matrix: &Words, epilogue: Epilogue) -> Tenso
     };
     let kernel = Product {
         stored: matrix.dtype,
-        tile: Tile::of(rows),
         vectors: d_in.is_multiple_of(4) && d_out.is_multiple_of(4),
         epilogue: steps,
     };
@@ -88,7 +87,7 @@ pub(crate) fn product(x: Tensor<2>, matrix: &Words, epilogue: Epilogue) -> Tenso
     inputs.extend(residual.as_ref().map(on));
     let Layout { stride, scales } = matrix.layout;
     let info = [rows, d_out, d_in, stride, scales].map(|size| size as u32);
-    let workgroups = kernel.workgroups(rows, d_out);
+    let workgroups = Product::workgroups(rows, d_out);
     launch(kernel, workgroups, &inputs.iter().collect::<Vec<_>>(), (&output, Access::Write), &[], &info);
     tensor(output)
 }

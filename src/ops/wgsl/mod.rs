@@ -34,12 +34,6 @@ pub(crate) use layout::n_bytes as words_bytes;
 
 use std::fmt::Debug;
 
-/// Rows of the tile that computes a product of so many rows.
-#[cfg(test)]
-pub(crate) fn tile_rows(rows: usize) -> usize {
-    product::Tile::of(rows).rows()
-}
-
 /// Name and text of every kernel in all its variants.
 pub fn every_source() -> Vec<(String, String)> {
     fn named<K: Debug>(variants: &[K], source: impl Fn(&K) -> String) -> Vec<(String, String)> {

@@ -3,7 +3,13 @@
 use super::rows::{Buffer, INFO, bindings, item};
 use crate::format::DType;
 
-/// Outputs that a workgroup computes in a row of `w`, and columns of `w` that it unpacks.
+/// Rows of a workgroup's tile, and its threads: each has 8 x 8 outputs.
+///
+/// A second tile of 64 rows would be as fast or up to 15 % faster where there are many rows, and twice as many kernels
+/// to compile and to check before the first score.
+const ROWS: usize = 32;
+
+/// Columns of a workgroup's tile.
 const COLUMNS: usize = 64;
 
 /// What a product's text depends on.
@@ -11,21 +17,10 @@ const COLUMNS: usize = 64;
 pub(crate) struct Product {
     /// How the matrix is stored.
     pub(crate) stored: DType,
-    /// Rows of a tile.
-    pub(crate) tile: Tile,
     /// Whether both widths are multiples of four, so that rows are read and written as whole vectors.
     pub(crate) vectors: bool,
     /// What happens to a sum before it is written.
     pub(crate) epilogue: Steps,
-}
-
-/// Rows of a workgroup's tile; a thread has 8 x 8 outputs in either.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Tile {
-    /// 32 rows by 32 threads: 12 KiB of workgroup memory.
-    Low,
-    /// 64 rows by 64 threads: 16 KiB, all that WebGPU guarantees.
-    High,
 }
 
 /// The steps of an epilogue, in their order.
@@ -55,28 +50,10 @@ pub(crate) enum Activation {
     Gate,
 }
 
-impl Tile {
-    /// Rows of the tile.
-    pub(crate) const fn rows(self) -> usize {
-        match self {
-            Self::Low => 32,
-            Self::High => 64,
-        }
-    }
-
-    /// The tile that computes `rows` rows in less time: the low one takes some 15 % longer for each row, the high one
-    /// computes more rows that nobody asked for.
-    pub(crate) const fn of(rows: usize) -> Self {
-        let low = rows.div_ceil(Self::Low.rows()) * Self::Low.rows();
-        let high = rows.div_ceil(Self::High.rows()) * Self::High.rows();
-        if low * 115 < high * 100 { Self::Low } else { Self::High }
-    }
-}
-
 impl Product {
     /// Workgroups for a result of `rows` by `columns`.
-    pub(crate) fn workgroups(&self, rows: usize, columns: usize) -> [u32; 3] {
-        [columns.div_ceil(COLUMNS) as u32, rows.div_ceil(self.tile.rows()) as u32, 1]
+    pub(crate) fn workgroups(rows: usize, columns: usize) -> [u32; 3] {
+        [columns.div_ceil(COLUMNS) as u32, rows.div_ceil(ROWS) as u32, 1]
     }
 
     /// The kernel's text.
@@ -84,30 +61,25 @@ impl Product {
     /// Bindings: `x`, the matrix's words, those of bias, gate, scale and residual that the epilogue has, `y`, and five
     /// words: `m`, `n`, `k`, values from one row of the matrix to the next, words before its scales.
     pub(crate) fn source(&self) -> String {
-        let rows = self.tile.rows();
         include_str!("product.wgsl")
             .replace("$bindings", &bindings(&self.buffers()))
             .replace("$helpers", &self.helpers())
             .replace("$registers", &registers())
             .replace("$accumulate", &accumulate())
             .replace("$keep", &keep())
-            .replace("$rows", &rows.to_string())
-            .replace("$threads", &rows.to_string())
-            .replace("$left_tile", &(rows * 8).to_string())
+            .replace("$rows", &ROWS.to_string())
+            .replace("$left_tile", &(ROWS * 8).to_string())
     }
 
     /// One of every stored type, and of every epilogue and both forms of rows with one type.
     pub(crate) fn variants() -> Vec<Self> {
-        let plain = |stored| Self { stored, tile: Tile::High, vectors: true, epilogue: Steps::default() };
+        let plain = |stored| Self { stored, vectors: true, epilogue: Steps::default() };
         let mut variants: Vec<Self> = DType::ALL.into_iter().map(plain).collect();
-        for tile in [Tile::Low, Tile::High] {
-            for vectors in [false, true] {
-                for activation in
-                    [Activation::None, Activation::GeluErf, Activation::GeluTanh, Activation::Gate]
-                {
-                    let epilogue = Steps { bias: true, activation, scale: true, residual: true };
-                    variants.push(Self { stored: DType::F32, tile, vectors, epilogue });
-                }
+        for vectors in [false, true] {
+            for activation in [Activation::None, Activation::GeluErf, Activation::GeluTanh, Activation::Gate]
+            {
+                let epilogue = Steps { bias: true, activation, scale: true, residual: true };
+                variants.push(Self { stored: DType::F32, vectors, epilogue });
             }
         }
         variants

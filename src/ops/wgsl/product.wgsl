@@ -1,13 +1,12 @@
 // y = epilogue(x wᵗ): x [m, k], w [n, k] as stored, y [m, n], all rows one after the other.
 //
-// A workgroup computes $rows x 64 outputs, each thread 8 x 8 of them: four rows in two places and four columns in two
-// places, so that threads beside each other read words beside each other. The inner axis goes by 32: a tile of x and a
-// tile of w, unpacked, lie in workgroup memory as [k][row or column], whole vectors of four neighbours.
+// A workgroup of $rows threads computes $rows x 64 outputs, each thread 8 x 8 of them: four rows in two places and four
+// columns in two places, so that threads beside each other read words beside each other. The inner axis goes by 32: a
+// tile of x and a tile of w, unpacked, lie in workgroup memory as [k][row or column], whole vectors of four neighbours.
 
 $bindings
 
 const ROWS = $rowsu;
-const THREADS = $threadsu;
 
 var<workgroup> left: array<vec4<f32>, $left_tile>;
 var<workgroup> right: array<vec4<f32>, 512>;
@@ -42,7 +41,7 @@ fn stage_right(job: u32, first: u32, k0: u32) {
     right[at + 48u] = t[3];
 }
 
-@compute @workgroup_size($threads)
+@compute @workgroup_size($rows)
 fn main(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let top = tile.y * ROWS;
     let first = tile.x * 64u;
@@ -50,10 +49,10 @@ fn main(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index)
     let ty = thread / 8u;
 $registers
     for (var k0 = 0u; k0 < info[2]; k0 += 32u) {
-        for (var job = thread; job < ROWS * 2u; job += THREADS) {
+        for (var job = thread; job < ROWS * 2u; job += ROWS) {
             stage_left(job, top, k0);
         }
-        for (var job = thread; job < 128u; job += THREADS) {
+        for (var job = thread; job < 128u; job += ROWS) {
             stage_right(job, first, k0);
         }
         workgroupBarrier();
