@@ -41,7 +41,7 @@ function product(kernel, { sizes, words: [m, n, k] }) {
   const bytes = (name) => sizes[bound.indexOf(name)];
   if (bytes('x') !== 4 * m * k || bytes('y') !== 4 * m * n) return undefined;
   const added = bound.filter((name) => !['x', 'words', 'y', 'info'].includes(name));
-  const shape = { m, k, n, bits: (8 * bytes('words')) / (n * k), tile: constant(kernel, 'ROWS'), with: added.join(', ') };
+  const shape = { m, k, n, bits: (8 * bytes('words')) / (n * k), with: added.join(', ') };
   return { shape, flop: 2 * m * k * n };
 }
 

@@ -46,7 +46,6 @@ const PRODUCTS = {
   phase: ({ phase }) => phase,
   'M x K x N': ({ m, k, n }) => `${m} x ${k} x ${n}`,
   'bits a weight': ({ bits }) => bits,
-  'rows of a tile': ({ tile }) => tile,
   with: ({ with: added }) => added,
   ...SPEED,
 };
